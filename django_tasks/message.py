@@ -1,0 +1,102 @@
+"""What travels: a call of a task, sealed for the way, and the same leased to a worker."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+Clock = Callable[[], float]
+"""Seconds since the epoch."""
+
+PRIORITY_MIN, PRIORITY_MAX = -100, 100
+ID_LENGTH = 255
+QUEUE_LENGTH = 128
+NAME_LENGTH = 255
+
+_lock = threading.Lock()
+_last = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Message:
+    """A signature sent: the envelope that workers read, and the body that only the running task opens."""
+
+    id: str
+    task: str
+    body: bytes
+    queue: str = "default"
+    priority: int = 0
+    """-100 to 100; higher goes first."""
+    content_type: str = "application/json"
+    content_encoding: str = "utf-8"
+    eta: datetime | None = None
+    """Not to be run before; aware."""
+    countdown: float | None = None
+    """Seconds from now on the broker's clock; wins over `eta`, which then only tells it."""
+    expires: datetime | None = None
+    """Not to be begun after; aware."""
+    retries: int = 0
+    attempts: int = 0
+    """Runs of this id before this message was published."""
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    ignore_result: bool | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    group_id: str | None = None
+    group_index: int | None = None
+    shadow: str | None = None
+    """A name to show in place of the task's."""
+    args_repr: str = ""
+    kwargs_repr: str = ""
+    origin: str = ""
+    created_at: datetime | None = None
+    """When it was published; aware. The broker fills it in."""
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    """What the caller added, and anything a newer version or another program put there."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delivery:
+    """A message leased to a worker, with the receipt that proves it."""
+
+    message: Message
+    receipt: Any
+    """Opaque; given by the broker, fresh at each claim."""
+    deliveries: int = 1
+    """How often this message was leased, this time included and hand-backs left out."""
+
+    @property
+    def attempt(self) -> int:
+        """Return the number of this run of the task's id, counted from 1."""
+        return self.message.attempts + self.deliveries
+
+
+def new_id() -> str:
+    """Return a fresh task id: a UUID of version 7 (RFC 9562), so that ids sort by the time they were made.
+
+    Within one process each id is greater than the one before, also when the clock stands still or steps back.
+    """
+    global _last
+    with _lock:
+        # 48 bits of milliseconds and 12 of sub-millisecond counter, as RFC 9562 section 6.2 method 3 describes.
+        _last = max(_last + 1, (time.time_ns() << 12) // 1_000_000)
+        stamp = _last
+    tail = int.from_bytes(os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF
+    digits = f"{stamp >> 12:012x}7{stamp & 0xFFF:03x}{0x8000_0000_0000_0000 | tail:016x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def valid_id(value: object) -> bool:
+    """Tell whether a value may be a task id: 1 to 255 printable characters without white space."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= ID_LENGTH
+        and value.isprintable()
+        and not any(map(str.isspace, value))
+    )

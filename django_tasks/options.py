@@ -1,0 +1,182 @@
+"""What can be said about a task, and about one call of it?"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final, Literal, TypedDict
+
+from django_tasks.retry import BACKOFF_MAX, ErrorTypes, RetryPolicy
+
+
+class Unset(Enum):
+    """Says that nothing was said, where None means something."""
+
+    UNSET = "unset"
+
+
+UNSET: Final = Unset.UNSET
+
+OnCrash = Literal["retry", "fail"]
+
+
+class Declaration(TypedDict, total=False):
+    """The keywords of `@task`, beside `name`, `bind` and `base`."""
+
+    queue: str | None
+    priority: int | None
+    max_retries: int | None
+    default_retry_delay: float
+    autoretry_for: Iterable[type[BaseException]]
+    dont_autoretry_for: Iterable[type[BaseException]]
+    retry_kwargs: Mapping[str, Any]
+    retry_backoff: bool | float
+    retry_backoff_max: float
+    retry_jitter: bool
+    throws: Iterable[type[BaseException]]
+    time_limit: float | None
+    soft_time_limit: float | None
+    acks_late: bool | None
+    on_crash: OnCrash | None
+    max_crashes: int | None
+    ignore_result: bool | None
+    store_errors_even_if_ignored: bool | None
+    track_started: bool | None
+    expires: float | datetime | None
+    typing: bool | None
+    atomic: bool | str
+    api: bool
+
+
+class CallOptions(TypedDict, total=False):
+    """The keywords of `apply_async`, beside the arguments of the task."""
+
+    countdown: float | None
+    eta: datetime | None
+    expires: float | datetime | None
+    task_id: str | None
+    queue: str | None
+    priority: int | None
+    headers: Mapping[str, Any] | None
+    shadow: str | None
+    time_limit: float | None
+    soft_time_limit: float | None
+    ignore_result: bool | None
+    retries: int
+    root_id: str | None
+    parent_id: str | None
+    group_id: str | None
+    group_index: int | None
+
+
+class RetryOptions(TypedDict, total=False):
+    """The keywords of `Task.retry`, beside the arguments of the next run and when it is to be."""
+
+    expires: float | datetime | None
+    queue: str | None
+    priority: int | None
+    headers: Mapping[str, Any] | None
+    time_limit: float | None
+    soft_time_limit: float | None
+
+
+CALL_OPTIONS = frozenset(CallOptions.__annotations__)
+DECLARATION = frozenset(Declaration.__annotations__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOptions:
+    """What a task declares. None (for `max_retries` and `default_retry_delay`: UNSET) leaves it to the settings."""
+
+    queue: str | None = None
+    priority: int | None = None
+    max_retries: int | Unset | None = UNSET
+    default_retry_delay: float | Unset = UNSET
+    autoretry_for: ErrorTypes = ()
+    dont_autoretry_for: ErrorTypes = ()
+    retry_backoff: float | None = None
+    retry_backoff_max: float = BACKOFF_MAX
+    retry_jitter: bool = True
+    throws: ErrorTypes = ()
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    acks_late: bool | None = None
+    on_crash: OnCrash | None = None
+    max_crashes: int | None = None
+    ignore_result: bool | None = None
+    store_errors_even_if_ignored: bool | None = None
+    track_started: bool | None = None
+    expires: float | datetime | None = None
+    typing: bool | None = None
+    atomic: bool | str = False
+    """True, or the alias of a database: the task and its completion are one transaction."""
+    api: bool = False
+    """May be started through the REST API."""
+
+
+_NAMES = frozenset(entry.name for entry in fields(TaskOptions))
+
+
+def declared(base: type, given: Declaration) -> TaskOptions:
+    """Return the options of a task: the decorator's keywords over the attributes of its base class."""
+    told: dict[str, Any] = {name: getattr(base, name) for name in DECLARATION if name in _public(base)}
+    told.update(given)
+    retry_kwargs = dict(told.pop("retry_kwargs", {}))
+    if "max_retries" in retry_kwargs:
+        told.setdefault("max_retries", retry_kwargs.pop("max_retries"))
+    if "countdown" in retry_kwargs:
+        told.setdefault("default_retry_delay", retry_kwargs.pop("countdown"))
+    if retry_kwargs:
+        raise TypeError(f"retry_kwargs takes max_retries and countdown, not {', '.join(retry_kwargs)}.")
+    for name in ("autoretry_for", "dont_autoretry_for", "throws"):
+        if name in told:
+            told[name] = _error_types(name, told[name])
+    backoff = told.get("retry_backoff")
+    # True means "from one second on", as in Celery; False means no backoff.
+    told["retry_backoff"] = float(backoff) if backoff else None
+    _check(told)
+    return TaskOptions(**told)
+
+
+def _public(base: type) -> set[str]:
+    return {name for cls in base.__mro__ for name in vars(cls) if not isinstance(vars(cls)[name], property)}
+
+
+def _error_types(name: str, value: Any) -> ErrorTypes:
+    kinds = (value,) if isinstance(value, type) else tuple(value)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"{name} takes exception classes; {kind!r} is not one.")
+    return kinds
+
+
+def _check(told: Mapping[str, Any]) -> None:
+    for name in ("time_limit", "soft_time_limit"):
+        value = told.get(name)
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} is a number of seconds above 0, not {value!r}.")
+    if told.get("on_crash") not in (None, "retry", "fail"):
+        raise ValueError(f"on_crash is 'retry' or 'fail', not {told['on_crash']!r}.")
+    crashes = told.get("max_crashes")
+    if crashes is not None and crashes < 1:
+        raise ValueError(f"max_crashes is 1 or more, not {crashes!r}.")
+
+
+def retry_policy(options: TaskOptions, max_retries: int | None, delay: float) -> RetryPolicy:
+    """Return when a task is run again, given what the settings say where it says nothing."""
+    return RetryPolicy(
+        max_retries=max_retries if options.max_retries is UNSET else options.max_retries,
+        delay=delay if options.default_retry_delay is UNSET else options.default_retry_delay,
+        backoff=options.retry_backoff,
+        backoff_max=options.retry_backoff_max,
+        jitter=options.retry_jitter,
+        errors=options.autoretry_for,
+        except_for=options.dont_autoretry_for,
+    )
+
+
+RNG = random.Random()
+"""Jitter; reseeded in each child process."""

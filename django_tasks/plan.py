@@ -1,0 +1,98 @@
+"""What must be written down: for work to start or go on, and for work that was done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django_tasks import states
+from django_tasks.failure import Failure
+from django_tasks.message import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What must be written for work to start or go on."""
+
+    messages: tuple[Message, ...] = ()
+
+    def __add__(self, other: Plan) -> Plan:
+        return Plan(self.messages + other.messages)
+
+    def __bool__(self) -> bool:
+        return bool(self.messages)
+
+
+NOTHING = Plan()
+
+
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """The message goes back to its queue in place of being acknowledged."""
+
+    delay: float = 0.0
+    """Seconds before it may be taken again."""
+    spent: bool = False
+    """Whether this run counts: False for a hand-back, True when the run took its worker process down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one attempt; a pool also reports the states in between (STARTED, PROGRESS) in this form."""
+
+    state: str
+    value: bytes | None = None
+    """The encoded return value, or what `update_state(meta=...)` was given."""
+    failure: Failure | None = None
+    plan: Plan = NOTHING
+    """What follows: the next attempt, callbacks."""
+    requeue: Requeue | None = None
+    keep: bool = True
+    """Whether a result is written."""
+    started: float | None = None
+    """Seconds since the epoch; None when the task's function was never entered."""
+    ended: float | None = None
+    settled: bool = False
+    """Whether the task has written all of this down itself, in its own transaction."""
+
+    @property
+    def interim(self) -> bool:
+        """Tell whether the attempt goes on: the delivery stays leased, and another outcome will follow."""
+        return self.requeue is None and self.state not in states.FINAL and self.state != states.RETRY
+
+    @property
+    def runtime(self) -> float:
+        """Return the seconds spent in the task's function."""
+        return 0.0 if self.started is None or self.ended is None else max(0.0, self.ended - self.started)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Result:
+    """What is kept of a task."""
+
+    id: str
+    state: str
+    value: bytes | None = None
+    """Encoded: the return value, or a custom state's meta."""
+    failure: Failure | None = None
+    task: str = ""
+    queue: str = ""
+    worker: str = ""
+    args_repr: str = ""
+    kwargs_repr: str = ""
+    retries: int = 0
+    attempts: int = 0
+    runtime: float | None = None
+    """Seconds."""
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    group_id: str | None = None
+    message: Message | None = None
+    """Kept for tasks that failed, so that they can be sent again."""
+
+    @property
+    def final(self) -> bool:
+        return self.state in states.FINAL
