@@ -1,0 +1,1 @@
+"""How are calls of tasks described, before they are sent?"""

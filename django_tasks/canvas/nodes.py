@@ -1,0 +1,192 @@
+"""What is a call of a task, before it is sent?"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any, cast
+
+from django.utils import timezone
+
+from django_tasks import conf
+from django_tasks.context import Request, current_request
+from django_tasks.exceptions import NotRegistered
+from django_tasks.message import NAME_LENGTH, Message, new_id, valid_id
+from django_tasks.options import CALL_OPTIONS, CallOptions, TaskOptions
+from django_tasks.plan import Plan
+from django_tasks.publisher import publish
+from django_tasks.registry import tasks
+from django_tasks.reprs import redacted_call
+from django_tasks.result import AsyncResult
+from django_tasks.routing import checked_queue, priority_for, queue_for
+from django_tasks.serializers import encode_body
+
+_UNDECLARED = TaskOptions()
+_FOREVER = timedelta(days=365_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A call of a task: its name, arguments and options. Sending it changes nothing about it."""
+
+    task: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    options: CallOptions = field(default_factory=CallOptions)
+
+    def set(self, options: CallOptions) -> Signature:
+        """Return the same call with options laid over its own."""
+        return replace(self, options=cast(CallOptions, {**self.options, **options}))
+
+    def plan(self) -> Plan:
+        """Return what must be written for the call to happen; raises SerializationError, TypeError or ValueError for
+        arguments and options that cannot be sent, before anything is."""
+        return Plan((seal(self),))
+
+    def apply_async(self) -> AsyncResult[Any]:
+        """Send the call."""
+        plan = self.plan()
+        publish(plan)
+        return AsyncResult(plan.messages[0].id)
+
+
+def seal(signature: Signature) -> Message:
+    """Turn a call into a message: options of the call, else of the task, else of the settings."""
+    options = signature.options
+    unknown = options.keys() - CALL_OPTIONS
+    if unknown:
+        raise TypeError(
+            "; ".join(f"no option {name!r}: {conf.nearest(name, CALL_OPTIONS)}" for name in sorted(unknown))
+        )
+    task = tasks.get(signature.task)
+    declared = _UNDECLARED if task is None else task.options
+    queue = queue_for(signature.task, options.get("queue"), declared.queue)
+    args_repr, kwargs_repr = redacted_call(task.signature if task else None, signature.args, signature.kwargs)
+    countdown, eta = _visible(options.get("countdown"), options.get("eta"))
+    parent = current_request()
+    return Message(
+        id=_id(options.get("task_id")),
+        task=_name(signature.task),
+        body=encode_body(signature.args, signature.kwargs, {}),
+        queue=queue,
+        priority=priority_for(queue, _first(options.get("priority"), declared.priority)),
+        countdown=countdown,
+        eta=eta,
+        expires=_expires(_first(options.get("expires"), declared.expires)),
+        retries=options.get("retries", 0),
+        time_limit=options.get("time_limit"),
+        soft_time_limit=options.get("soft_time_limit"),
+        ignore_result=_first(options.get("ignore_result"), declared.ignore_result),
+        root_id=options.get("root_id") or (parent.root_id if parent else None),
+        parent_id=options.get("parent_id") or (parent.id if parent else None),
+        group_id=options.get("group_id"),
+        group_index=options.get("group_index"),
+        shadow=options.get("shadow"),
+        args_repr=args_repr,
+        kwargs_repr=kwargs_repr,
+        origin=_origin(os.getpid()),
+        headers=_headers(options.get("headers")),
+    )
+
+
+def next_attempt(
+    request: Request, args: Iterable[Any] | None, kwargs: Mapping[str, Any] | None, options: CallOptions
+) -> Message:
+    """Return the message that runs a call again, under its id: as it was, but for what is given here."""
+    before = request.message
+    body = before.body
+    if args is not None or kwargs is not None:
+        # The original body is sent again wherever it can be: a function may have changed its arguments in place.
+        body = encode_body(
+            tuple(request.args if args is None else args), dict(request.kwargs if kwargs is None else kwargs), {}
+        )
+    countdown, eta = _visible(options.get("countdown"), options.get("eta"))
+    queue = checked_queue(options.get("queue") or before.queue)
+    expires = options.get("expires")
+    return replace(
+        before,
+        body=body,
+        queue=queue,
+        priority=priority_for(queue, _first(options.get("priority"), before.priority)),
+        countdown=countdown,
+        eta=eta,
+        expires=before.expires if expires is None else _expires(expires),
+        retries=before.retries + 1,
+        attempts=request.attempt,
+        time_limit=_first(options.get("time_limit"), before.time_limit),
+        soft_time_limit=_first(options.get("soft_time_limit"), before.soft_time_limit),
+        headers={**before.headers, **_headers(options.get("headers"))},
+    )
+
+
+def _first(said: Any, otherwise: Any) -> Any:
+    return otherwise if said is None else said
+
+
+def _id(given: str | None) -> str:
+    if given is None:
+        return new_id()
+    if not valid_id(given):
+        raise ValueError(f"task_id must be 1 to 255 printable characters without white space, not {given!r:.80}.")
+    return given
+
+
+def _name(name: str) -> str:
+    if not name or len(name) > NAME_LENGTH or not name.isprintable():
+        raise NotRegistered(name[:80], f"A task's name has 1 to {NAME_LENGTH} printable characters.")
+    return name
+
+
+def _headers(given: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    for key in given or ():
+        if not isinstance(key, str):
+            raise TypeError(f"headers: the name {key!r} is not a string.")
+    return dict(given) if given else {}
+
+
+def _visible(countdown: float | None, eta: datetime | None) -> tuple[float | None, datetime | None]:
+    """Return the countdown and the eta of a call; a countdown of 0 or less means at once."""
+    if countdown is None:
+        return None, None if eta is None else aware("eta", eta)
+    if eta is not None:
+        raise ValueError("Give countdown or eta, not both.")
+    if not countdown > 0:
+        return None, None
+    return countdown, _from_now("countdown", countdown)
+
+
+def _expires(given: float | datetime | None) -> datetime | None:
+    if given is None:
+        return None
+    if isinstance(given, datetime):
+        return aware("expires", given)
+    # One that is over already still travels, and ends as REVOKED for all to see.
+    return _from_now("expires", max(0.0, given))
+
+
+def _from_now(what: str, seconds: float) -> datetime:
+    if not seconds < _FOREVER.total_seconds():
+        raise ValueError(f"{what}={seconds!r} lies more than a thousand years ahead.")
+    try:
+        return datetime.now(UTC) + timedelta(seconds=seconds)
+    except OverflowError as error:
+        raise ValueError(f"{what}={seconds!r} lies beyond the year 9999.") from error
+
+
+def aware(what: str, moment: datetime) -> datetime:
+    """Return a moment in UTC; a naive one is read in Django's current time zone."""
+    if not isinstance(moment, datetime):
+        raise TypeError(f"{what} must be a datetime, not {type(moment).__name__}.")
+    try:
+        return (timezone.make_aware(moment) if timezone.is_naive(moment) else moment).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{what}={moment!r} cannot be told in UTC; stay a day within the years 1 and 9999.") from error
+
+
+@cache
+def _origin(pid: int) -> str:
+    return f"gen{pid}@{socket.gethostname()}"

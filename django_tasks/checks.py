@@ -1,0 +1,64 @@
+"""What is wrong with the settings? Said by `manage.py check`.
+
+E001 DJANGO_TASKS says something that cannot be.
+E002 a backend cannot be built.
+E003 two distributions installed this import name.
+E1xx, W1xx come from the brokers and stores themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, distribution
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import CheckMessage, Error
+
+from django_tasks import conf
+from django_tasks.connections import brokers, results
+from django_tasks.exceptions import ConfigurationError
+
+DISTRIBUTION = "django-tasks-queue"
+CLASHING = "django-tasks"
+"""The backport of Django's own tasks framework."""
+
+
+def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check each key of DJANGO_TASKS."""
+    given = getattr(settings, conf.SETTING, {})
+    return [
+        Error(problem.message, hint=problem.hint or None, id="django_tasks.E001") for problem in conf.problems(given)
+    ]
+
+
+def check_backends(
+    app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Build each broker and store, and ask it what it finds."""
+    if any(conf.problems(getattr(settings, conf.SETTING, {}))):
+        return []
+    found: list[CheckMessage] = []
+    for connections in (brokers, results):
+        for alias in connections:
+            try:
+                found += connections[alias].check(databases or ())
+            except ConfigurationError as error:
+                found.append(Error(str(error), id="django_tasks.E002"))
+    return found
+
+
+def check_import_name(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Find another distribution that put its files into this package's folder."""
+    try:
+        other = distribution(CLASHING)
+    except PackageNotFoundError:
+        return []
+    return [
+        Error(
+            f"{other.name} {other.version} installs the package django_tasks too, and its files are mixed with ours.",
+            hint=f"Uninstall {CLASHING} and {DISTRIBUTION}, then install {DISTRIBUTION} again.",
+            id="django_tasks.E003",
+        )
+    ]

@@ -1,0 +1,191 @@
+"""What does the setting DJANGO_TASKS say? Read once, checked, and read again when a test overrides it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from functools import cache
+from typing import Any, Literal
+
+from django.conf import settings as django_settings
+from django.core.signals import setting_changed
+
+from django_tasks.exceptions import ConfigurationError
+
+SETTING = "DJANGO_TASKS"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that the setting says and that cannot be."""
+
+    message: str
+    hint: str = ""
+
+
+Test = Callable[[Any], str]
+"""Returns what a value should have been, or an empty string when it is right."""
+
+
+def _mapping_of_mappings(value: Any) -> str:
+    fine = isinstance(value, Mapping) and all(isinstance(k, str) and isinstance(v, Mapping) for k, v in value.items())
+    return "" if fine else "a dict of dicts"
+
+
+def _mapping(value: Any) -> str:
+    return "" if isinstance(value, Mapping) else "a dict"
+
+
+def _name(value: Any) -> str:
+    return "" if isinstance(value, str) and value else "a name"
+
+
+def _flag(value: Any) -> str:
+    return "" if isinstance(value, bool) else "True or False"
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _seconds(value: Any) -> str:
+    return "" if _number(value) and value > 0 else "a number of seconds above 0"
+
+
+def _maybe_seconds(value: Any) -> str:
+    return "" if value is None else _seconds(value) and "a number of seconds above 0, or None"
+
+
+def _some_seconds(value: Any) -> str:
+    return "" if _number(value) and value >= 0 else "a number of seconds, 0 or more"
+
+
+def _count(value: Any) -> str:
+    return "" if isinstance(value, int) and not isinstance(value, bool) and value > 0 else "a whole number above 0"
+
+
+def _maybe_count(value: Any) -> str:
+    return "" if value is None else _count(value) and "a whole number above 0, or None"
+
+
+def _maybe_retries(value: Any) -> str:
+    fine = value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+    return "" if fine else "a whole number, or None for no end of retries"
+
+
+def _span(value: Any) -> str:
+    return "" if value is None or isinstance(value, timedelta) else "a timedelta, or None for ever"
+
+
+def _one_of(*choices: str) -> Test:
+    return lambda value: "" if value in choices else " or ".join(map(repr, choices))
+
+
+def _key(default: Any, test: Test) -> Any:
+    """Declare one key of the setting: its default, and the test that its value must pass."""
+    made = {"default_factory": lambda: default} if isinstance(default, Mapping) else {"default": default}
+    return field(metadata={"test": test}, **made)
+
+
+_NINETY_DAYS = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """DJANGO_TASKS with its defaults. The key of a field is its name in capitals."""
+
+    brokers: Mapping[str, Mapping[str, Any]] = _key({"default": {"BACKEND": "database"}}, _mapping_of_mappings)
+    results: Mapping[str, Mapping[str, Any]] = _key({"default": {"BACKEND": "database"}}, _mapping_of_mappings)
+    queues: Mapping[str, Mapping[str, Any]] = _key({}, _mapping_of_mappings)
+    routes: Mapping[str, Any] = _key({}, _mapping)
+    default_queue: str = _key("default", _name)
+
+    acks_late: bool = _key(True, _flag)
+    on_crash: Literal["retry", "fail"] = _key("retry", _one_of("retry", "fail"))
+    max_crashes: int = _key(3, _count)
+    max_retries: int | None = _key(3, _maybe_retries)
+    default_retry_delay: float = _key(180.0, _some_seconds)
+    ignore_result: bool = _key(False, _flag)
+    store_errors_even_if_ignored: bool = _key(True, _flag)
+    track_started: bool = _key(False, _flag)
+    typing: bool = _key(True, _flag)
+    time_limit: float | None = _key(None, _maybe_seconds)
+    soft_time_limit: float | None = _key(None, _maybe_seconds)
+    keep_arguments: Literal["never", "on_failure"] = _key("on_failure", _one_of("never", "on_failure"))
+    """Whether a failed task's message is kept beside its result, so that it can be sent again."""
+
+    lease: float = _key(30.0, _seconds)
+    heartbeat: float = _key(5.0, _seconds)
+    grace: float = _key(25.0, _some_seconds)
+    pool: str = _key("prefork", _name)
+    concurrency: int | None = _key(None, _maybe_count)
+    """None for one a processor."""
+    max_tasks_per_child: int | None = _key(None, _maybe_count)
+    max_memory_per_child: int | None = _key(None, _maybe_count)
+    """KiB."""
+    revocations_kept: timedelta | None = _key(_NINETY_DAYS, _span)  # noqa: RUF009  # as the fields above
+
+
+_KEYS = {entry.name.upper(): entry for entry in fields(Settings)}
+_BACKEND_KEYS = frozenset({"BACKEND", "LOCATION", "OPTIONS"})
+_QUEUE_KEYS = frozenset({"BROKER", "PRIORITY"})
+
+
+@cache
+def get() -> Settings:
+    """Return the settings in force; raises ConfigurationError for what cannot be."""
+    given = getattr(django_settings, SETTING, {})
+    for problem in problems(given):
+        raise ConfigurationError(f"{problem.message} {problem.hint}".strip())
+    return Settings(**{_KEYS[key].name: value for key, value in given.items()})
+
+
+def problems(given: Any) -> Iterator[Problem]:
+    """Yield all that is wrong with a value of DJANGO_TASKS."""
+    if not isinstance(given, Mapping):
+        yield Problem(f"{SETTING} must be a dict, not {type(given).__name__}.")
+        return
+    for key, value in given.items():
+        if key not in _KEYS:
+            yield Problem(f"{SETTING} has an unknown key {key!r}.", nearest(str(key), _KEYS))
+        elif wanted := _KEYS[key].metadata["test"](value):
+            yield Problem(f"{SETTING}[{key!r}] must be {wanted}, not {value!r}.")
+        else:
+            yield from _inner_problems(key, value)
+
+
+def _inner_problems(key: str, value: Any) -> Iterator[Problem]:
+    if key in ("BROKERS", "RESULTS"):
+        if "default" not in value:
+            yield Problem(f"{SETTING}[{key!r}] has no 'default'.", "Name one of them 'default'.")
+        for alias, params in value.items():
+            if not isinstance(params.get("BACKEND"), str):
+                yield Problem(f"{SETTING}[{key!r}][{alias!r}] has no BACKEND.", "Give a short name or a dotted path.")
+            yield from _unknown(f"{SETTING}[{key!r}][{alias!r}]", params, _BACKEND_KEYS)
+    elif key == "QUEUES":
+        for queue, params in value.items():
+            yield from _unknown(f"{SETTING}[{key!r}][{queue!r}]", params, _QUEUE_KEYS)
+
+
+def _unknown(where: str, params: Mapping[str, Any], known: frozenset[str]) -> Iterator[Problem]:
+    for name in params:
+        if name not in known:
+            yield Problem(f"{where} has an unknown key {name!r}.", nearest(str(name), known))
+
+
+def nearest(word: str, words: Any) -> str:
+    """Return a hint that names the known word most like the one given, or all of them."""
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6) or difflib.get_close_matches(
+        word.upper(), list(words), n=1, cutoff=0.6
+    )
+    return f"Did you mean {close[0]!r}?" if close else f"Known are: {', '.join(sorted(words))}."
+
+
+def _forget(*, setting: str, **_: Any) -> None:
+    if setting == SETTING:
+        get.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="django_tasks.conf")

@@ -1,0 +1,162 @@
+"""What may a running task know and do?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django_tasks.exceptions import Retry
+from django_tasks.message import Delivery, Message
+from django_tasks.plan import Outcome
+
+Report = Callable[[Outcome], None]
+
+
+def _nowhere(outcome: Outcome) -> None:
+    """Drop a report: the task was called as a plain function."""
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """The call that a task is answering: `self.request` in a bound task."""
+
+    message: Message
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    hostname: str = ""
+    """The name of the worker."""
+    deliveries: int = 1
+    is_eager: bool = False
+    called_directly: bool = False
+    report: Report = _nowhere
+    directive: Retry | None = None
+    """Set by `retry(throw=False)`: what is to be done when the function returns."""
+    following: tuple[Message, ...] = ()
+    """The next attempt, prepared by `retry()`."""
+
+    @property
+    def id(self) -> str | None:
+        return None if self.called_directly else self.message.id
+
+    @property
+    def task(self) -> str:
+        return self.message.task
+
+    @property
+    def retries(self) -> int:
+        return self.message.retries
+
+    @property
+    def attempt(self) -> int:
+        """The number of this run, counted from 1; runs that were lost with their worker are counted too."""
+        return self.message.attempts + self.deliveries
+
+    @property
+    def root_id(self) -> str | None:
+        return self.message.root_id or self.id
+
+    @property
+    def parent_id(self) -> str | None:
+        return self.message.parent_id
+
+    @property
+    def group(self) -> str | None:
+        return self.message.group_id
+
+    @property
+    def group_index(self) -> int | None:
+        return self.message.group_index
+
+    @property
+    def correlation_id(self) -> str | None:
+        return self.id
+
+    @property
+    def eta(self) -> datetime | None:
+        return self.message.eta
+
+    @property
+    def expires(self) -> datetime | None:
+        return self.message.expires
+
+    @property
+    def time_limit(self) -> float | None:
+        return self.message.time_limit
+
+    @property
+    def soft_time_limit(self) -> float | None:
+        return self.message.soft_time_limit
+
+    @property
+    def timelimit(self) -> tuple[float | None, float | None]:
+        """The hard and the soft limit of this call, in Celery's order."""
+        return self.message.time_limit, self.message.soft_time_limit
+
+    @property
+    def ignore_result(self) -> bool | None:
+        return self.message.ignore_result
+
+    @property
+    def shadow(self) -> str | None:
+        return self.message.shadow
+
+    @property
+    def origin(self) -> str:
+        return self.message.origin
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        return self.message.headers
+
+    @property
+    def delivery_info(self) -> dict[str, Any]:
+        return {
+            "exchange": "",
+            "routing_key": self.message.queue,
+            "priority": self.message.priority,
+            "redelivered": self.deliveries > 1,
+        }
+
+
+_current: ContextVar[Request | None] = ContextVar("django_tasks_request", default=None)
+_joining: ContextVar[bool] = ContextVar("django_tasks_joining", default=False)
+
+
+def current_request() -> Request | None:
+    """Return the call that is being answered here, or None outside of a task."""
+    return _current.get()
+
+
+@contextmanager
+def answering(request: Request) -> Iterator[Request]:
+    """Make a call the current one for the block."""
+    token = _current.set(request)
+    try:
+        yield request
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
+def allow_join_result() -> Iterator[None]:
+    """Allow waiting for another task's result inside a task, at the risk of a deadlock when all slots wait."""
+    token = _joining.set(True)
+    try:
+        yield
+    finally:
+        _joining.reset(token)
+
+
+def may_join() -> bool:
+    """Tell whether waiting for another task is allowed here."""
+    request = _current.get()
+    return request is None or request.is_eager or _joining.get()
+
+
+def request_for(delivery: Delivery, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Request:
+    """Return the request of a delivery whose body was opened."""
+    return Request(message=delivery.message, args=args, kwargs=kwargs, deliveries=delivery.deliveries)

@@ -1,0 +1,1 @@
+"""How are workers told what to do?"""

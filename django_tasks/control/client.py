@@ -1,0 +1,56 @@
+"""How is a worker, or a task that nobody has begun, told something from outside?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from django.utils.module_loading import import_string
+
+from django_tasks import signals, states
+from django_tasks.connections import brokers, home, results
+from django_tasks.exceptions import TaskRevoked
+from django_tasks.failure import capture
+from django_tasks.message import Message
+from django_tasks.plan import Result
+
+LEDGER = "django_tasks.control.ledger.RevocationLedger"
+
+
+def revoke(ids: Sequence[str], *, terminate: bool = False, reason: str = "") -> list[str]:
+    """Revoke tasks: those that wait end as REVOKED now, those that nobody knows yet will when a worker meets them.
+
+    One that runs goes on, but is not retried; with `terminate` its worker ends it, within a heartbeat at most.
+    Returns the ids that ended now.
+    """
+    ids = list(dict.fromkeys(ids))
+    if not ids:
+        return []
+    # The ledger holds database models, which cannot be imported before Django's apps are ready.
+    import_string(LEDGER)(home()).add(ids, terminate=terminate, reason=reason)
+    ended = [message for broker in brokers.all() if broker.features.discards for message in broker.discard(ids)]
+    results["default"].save([revoked(message, reason) for message in ended])
+    signals.announce(signals.task_revoked, __name__, ids=ids)
+    return [message.id for message in ended]
+
+
+def revoked(message: Message, reason: str = "") -> Result:
+    """Return the result of a message that was taken out of its queue."""
+    return Result(
+        id=message.id,
+        state=states.REVOKED,
+        failure=capture(TaskRevoked(reason or "revoked before it was begun")),
+        task=message.task,
+        queue=message.queue,
+        args_repr=message.args_repr,
+        kwargs_repr=message.kwargs_repr,
+        retries=message.retries,
+        attempts=message.attempts,
+        created_at=message.created_at,
+        ended_at=datetime.fromtimestamp(time.time(), UTC),
+        root_id=message.root_id,
+        parent_id=message.parent_id,
+        group_id=message.group_id,
+        message=message,
+    )

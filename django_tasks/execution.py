@@ -1,0 +1,351 @@
+"""What happens in one attempt of a task, from message to outcome?"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from django.db import DEFAULT_DB_ALIAS, transaction
+
+from django_tasks import conf, databases, signals, states
+from django_tasks.canvas.nodes import next_attempt
+from django_tasks.connections import brokers, results
+from django_tasks.context import Request, answering
+from django_tasks.exceptions import (
+    DecodeError,
+    Ignore,
+    LeaseLost,
+    NotRegistered,
+    Reject,
+    ResultNotSerializable,
+    Retry,
+    SerializationError,
+    TaskExpired,
+    TaskRejected,
+    TaskRevoked,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
+from django_tasks.failure import capture
+from django_tasks.interrupt import Interruptible
+from django_tasks.message import Clock, Delivery, Message
+from django_tasks.options import RNG, CallOptions
+from django_tasks.plan import Outcome, Plan, Requeue
+from django_tasks.pools.base import PoolOptions
+from django_tasks.registry import tasks
+from django_tasks.routing import broker_for
+from django_tasks.serializers import decode_body, dumps
+from django_tasks.settlement import ACKED, Settlement
+from django_tasks.task import Task
+
+_log = logging.getLogger("django_tasks.task")
+
+AnyTask = Task[Any, Any]
+
+
+def _unheard(delivery: Delivery, outcome: Outcome) -> None:
+    """Drop a report that nobody asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a task runs."""
+
+    worker: str = ""
+    time_limit: float | None = None
+    """Seconds; for tasks that have none of their own."""
+    soft_time_limit: float | None = None
+    report: Callable[[Delivery, Outcome], None] = _unheard
+    """Takes the states between begin and end."""
+    interruptible: Interruptible | None = None
+    """How limits reach the function, where this pool has a way."""
+    eager: bool = False
+    """The task runs inside its caller: the caller's database connections are left alone."""
+    clock: Clock = time.time
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One run: what is known of it while it lasts."""
+
+    task: AnyTask
+    request: Request
+    delivery: Delivery
+    site: Site
+    started: float
+    value: Any = None
+    error: BaseException | None = None
+
+    @property
+    def ignored(self) -> bool:
+        return _ignored(self.delivery.message, self.task)
+
+
+def execute(delivery: Delivery, site: Site) -> Outcome:
+    """Run one attempt and say what came of it; whatever the task does, this returns."""
+    message = delivery.message
+    try:
+        task, args, kwargs = _open(message)
+    except (NotRegistered, DecodeError) as error:
+        return refused(delivery, error)
+    if message.expires is not None and message.expires.timestamp() <= site.clock():
+        return expired(delivery)
+    request = Request(
+        message=message,
+        args=args,
+        kwargs=kwargs,
+        hostname=site.worker,
+        deliveries=delivery.deliveries,
+        is_eager=site.eager,
+        report=lambda outcome: site.report(delivery, outcome),
+    )
+    attempt = Attempt(task, request, delivery, site, site.clock())
+    with answering(request):
+        outcome = _conclude(attempt, _run(attempt))
+    if not site.eager:
+        databases.tidy(task.name)
+    return outcome
+
+
+def _open(message: Message) -> tuple[AnyTask, tuple[Any, ...], dict[str, Any]]:
+    task = tasks[message.task]
+    args, kwargs, _embed = decode_body(message.body, message.content_type)
+    return task, args, kwargs
+
+
+def _run(attempt: Attempt) -> Outcome:
+    """Call the function, and turn whatever it did into an outcome."""
+    try:
+        _begin(attempt)
+        if attempt.task.options.atomic:
+            return _run_atomic(attempt)
+        return _returned(attempt, _call(attempt))
+    except BaseException as error:  # noqa: BLE001  # a task may raise anything, and none of it may end the worker
+        return _raised(attempt, error)
+
+
+def _begin(attempt: Attempt) -> None:
+    task, request = attempt.task, attempt.request
+    declared = task.options.track_started
+    if conf.get().track_started if declared is None else declared:
+        request.report(Outcome(states.STARTED, started=attempt.started))
+    signals.announce(signals.task_started, task, request=request)
+    task.before_start(request.message.id, request.args, request.kwargs)
+
+
+def _call(attempt: Attempt) -> Any:
+    task, request, interruptible = attempt.task, attempt.request, attempt.site.interruptible
+    function: Callable[..., Any] = task.run_async if task.is_async else task.run
+    if interruptible is None:
+        return function(*request.args, **request.kwargs)
+    return interruptible.call(attempt.delivery, function, request.args, request.kwargs)
+
+
+def _run_atomic(attempt: Attempt) -> Outcome:
+    """Run the task and write down its outcome in one transaction.
+
+    Guarantee: with broker and store in that database, its effects there happen exactly once. A run whose lease was
+    lost meanwhile is rolled back.
+    """
+    declared = attempt.task.options.atomic
+    using = DEFAULT_DB_ALIAS if declared is True else str(declared)
+    with transaction.atomic(using=using):
+        outcome = _returned(attempt, _call(attempt))
+        if outcome.state != states.SUCCESS or attempt.delivery.receipt is ACKED or attempt.site.eager:
+            return outcome
+        settlement = Settlement(
+            brokers[broker_for(attempt.delivery.message.queue)],
+            results["default"],
+            worker=attempt.site.worker,
+            lease=conf.get().lease,
+        )
+        if settlement.shared != using:
+            return outcome
+        outcome = _timed(attempt, outcome)
+        if not settlement.settle([(attempt.delivery, outcome)]):
+            raise LeaseLost(f"{attempt.task.name}[{attempt.request.id}] was taken over; its effects are rolled back.")
+    return replace(outcome, settled=True)
+
+
+def _returned(attempt: Attempt, value: Any) -> Outcome:
+    attempt.value = value
+    if attempt.request.directive is not None:
+        return _raised(attempt, attempt.request.directive)
+    if attempt.ignored:
+        return Outcome(states.SUCCESS, keep=False)
+    try:
+        return Outcome(states.SUCCESS, value=dumps(value, root="result"))
+    except SerializationError as error:
+        if inspect.iscoroutine(value):
+            value.close()
+        attempt.error = ResultNotSerializable(error.path, error.reason)
+        return _failure(attempt, attempt.error)
+
+
+def _raised(attempt: Attempt, error: BaseException) -> Outcome:  # noqa: PLR0911  # a case each
+    """Say what an exception means: a directive, a retry, or a failure."""
+    attempt.error = error
+    match error:
+        case Ignore():
+            return Outcome(states.IGNORED, keep=False)
+        case Reject(requeue=True):
+            # A second's pause, or a message that nobody wants would keep the workers busy.
+            return Outcome(states.PENDING, requeue=Requeue(delay=1.0), keep=False)
+        case Reject():
+            return Outcome(states.REJECTED, failure=capture(TaskRejected(str(error.reason))))
+        case TaskRevoked():
+            return Outcome(states.REVOKED, failure=capture(error))
+        case Retry():
+            return _retried(attempt, error)
+    policy = attempt.task.retry_policy()
+    if policy.covers(error) and not policy.exhausted(attempt.request.retries):
+        countdown = policy.countdown(attempt.request.retries, RNG)
+        return _again(attempt, error, CallOptions(countdown=countdown))
+    return _failure(attempt, error)
+
+
+def _retried(attempt: Attempt, directive: Retry) -> Outcome:
+    cause = directive.exc or directive
+    if attempt.request.following:
+        return Outcome(states.RETRY, failure=capture(cause), plan=Plan(attempt.request.following))
+    policy = attempt.task.retry_policy()
+    if policy.exhausted(attempt.request.retries):
+        return _failure(attempt, cause)
+    when = directive.when
+    if isinstance(when, datetime):
+        return _again(attempt, cause, CallOptions(eta=when))
+    countdown = policy.countdown(attempt.request.retries, RNG) if when is None else when
+    return _again(attempt, cause, CallOptions(countdown=countdown))
+
+
+def _again(attempt: Attempt, cause: BaseException, options: CallOptions) -> Outcome:
+    message = next_attempt(attempt.request, None, None, options)
+    return Outcome(states.RETRY, failure=capture(cause), plan=Plan((message,)))
+
+
+def _failure(attempt: Attempt, error: BaseException) -> Outcome:
+    return Outcome(states.FAILURE, failure=capture(error), keep=_keeps_errors(attempt.delivery.message, attempt.task))
+
+
+def _timed(attempt: Attempt, outcome: Outcome) -> Outcome:
+    return replace(outcome, started=attempt.started, ended=attempt.site.clock())
+
+
+def _conclude(attempt: Attempt, outcome: Outcome) -> Outcome:
+    """Tell the task's handlers and the signals' receivers how the run ended."""
+    if outcome.ended is None:
+        outcome = _timed(attempt, outcome)
+    task, request, error = attempt.task, attempt.request, attempt.error
+    call = (request.message.id, request.args, request.kwargs)
+    trace = outcome.failure.traceback if outcome.failure else ""
+    cause = error.exc or error if isinstance(error, Retry) else error
+    if outcome.state == states.SUCCESS:
+        _handle(task.on_success, attempt.value, *call)
+        signals.announce(signals.task_succeeded, task, request=request, value=attempt.value)
+    elif outcome.state == states.RETRY:
+        _handle(task.on_retry, cause, *call, trace)
+        signals.announce(signals.task_retried, task, request=request, exception=cause)
+    elif outcome.state in states.FAILED:
+        _handle(task.on_failure, cause, *call, trace)
+        signals.announce(signals.task_failed, task, request=request, exception=cause)
+    value = attempt.value if outcome.state == states.SUCCESS else cause
+    _handle(task.after_return, outcome.state, value, *call, trace)
+    signals.announce(signals.task_finished, task, request=request, outcome=outcome)
+    # An exception holds the frames that raised it, and through them all that the task had in hand.
+    attempt.error = attempt.value = None
+    return outcome
+
+
+def _handle(handler: Callable[..., None], *args: Any) -> None:
+    try:
+        handler(*args)
+    except BaseException:  # noqa: BLE001  # a task may raise anything here too
+        _log.exception("A task's handler raised", extra={"handler": handler.__qualname__})
+
+
+def _ignored(message: Message, task: AnyTask | None) -> bool:
+    if message.ignore_result is not None:
+        return message.ignore_result
+    declared = task.options.ignore_result if task is not None else None
+    return conf.get().ignore_result if declared is None else declared
+
+
+def _keeps_errors(message: Message, task: AnyTask | None) -> bool:
+    if not _ignored(message, task):
+        return True
+    declared = task.options.store_errors_even_if_ignored if task is not None else None
+    return conf.get().store_errors_even_if_ignored if declared is None else declared
+
+
+# What a pool or the worker says of a task that cannot say it itself
+
+
+def limits(delivery: Delivery, options: PoolOptions) -> tuple[float | None, float | None]:
+    """Return the hard and the soft limit of a delivery, in seconds: the call's, else the task's, else the pool's."""
+    message, task = delivery.message, tasks.get(delivery.message.task)
+    hard, soft = options.time_limit, options.soft_time_limit
+    if task is not None:
+        hard, soft = task.options.time_limit or hard, task.options.soft_time_limit or soft
+    return message.time_limit or hard, message.soft_time_limit or soft
+
+
+def refused(delivery: Delivery, error: NotRegistered | DecodeError) -> Outcome:
+    """Say that a message cannot be run here at all."""
+    return Outcome(states.FAILURE, failure=capture(error))
+
+
+def expired(delivery: Delivery) -> Outcome:
+    """Say that a message came too late to be begun."""
+    return Outcome(states.REVOKED, failure=capture(TaskExpired(f"expired at {delivery.message.expires}")))
+
+
+def revoked(delivery: Delivery, reason: str = "") -> Outcome:
+    """Say that a task was revoked before it began."""
+    return Outcome(states.REVOKED, failure=capture(TaskRevoked(reason or "revoked before it was begun")))
+
+
+def cancelled(delivery: Delivery, reason: str = "") -> Outcome:
+    """Say that a task was revoked and ended while it ran."""
+    return Outcome(states.REVOKED, failure=capture(TaskRevoked(reason or "ended while it ran")))
+
+
+def timed_out(delivery: Delivery, limit: float) -> Outcome:
+    """Say that a task ran beyond its hard limit and was ended."""
+    task = tasks.get(delivery.message.task)
+    error = TimeLimitExceeded(f"ran longer than its time limit of {limit:g} s")
+    return Outcome(states.FAILURE, failure=capture(error), keep=_keeps_errors(delivery.message, task))
+
+
+def handed_back(delivery: Delivery) -> Outcome:
+    """Say that a task goes back to its queue as if it had never been taken."""
+    return Outcome(states.PENDING, requeue=Requeue(), keep=False)
+
+
+def lost(delivery: Delivery, reason: str) -> Outcome:
+    """Say that the process that ran a task died: it is run again or fails, as the task's `on_crash` says."""
+    task = tasks.get(delivery.message.task)
+    failure = capture(WorkerLostError(f"the process that ran it died: {reason}"))
+    declared = task.options.on_crash if task is not None else None
+    # What was acknowledged before it ran must not run twice.
+    if (declared or conf.get().on_crash) == "fail" or delivery.receipt is ACKED:
+        return Outcome(states.FAILURE, failure=failure, keep=_keeps_errors(delivery.message, task))
+    return Outcome(states.RETRY, failure=failure, requeue=Requeue(spent=True))
+
+
+def acks_late(message: Message) -> bool:
+    """Tell whether a message is acknowledged after its task ran, not before."""
+    task = tasks.get(message.task)
+    declared = task.options.acks_late if task is not None else None
+    return conf.get().acks_late if declared is None else declared
+
+
+def max_crashes(message: Message) -> int:
+    """Return how many worker processes a task may take down before it is given up."""
+    task = tasks.get(message.task)
+    declared = task.options.max_crashes if task is not None else None
+    return declared or conf.get().max_crashes

@@ -1,0 +1,143 @@
+"""How is what came of tasks written down? Results, then what follows, then acknowledgements."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from django.db import InterfaceError, InternalError, OperationalError
+
+from django_tasks import conf, states
+from django_tasks.backends.base import Broker
+from django_tasks.exceptions import StoreUnavailable
+from django_tasks.message import Delivery, Message
+from django_tasks.plan import Outcome, Plan, Requeue, Result
+from django_tasks.publisher import publish
+from django_tasks.results.base import ResultStore
+from django_tasks.transactions import explain, retrying
+
+Done = tuple[Delivery, Outcome]
+
+ACKED = None
+"""The receipt of a delivery that was acknowledged before it ran (`acks_late=False`)."""
+
+
+class Settlement:
+    """Writes down outcomes, a batch at a time.
+
+    Guarantee: a crash at any point repeats work and loses none, since the acknowledgement comes last. Where broker
+    and store share a database all of it is one transaction, in which the acknowledgement comes first and decides:
+    what this worker no longer holds writes nothing and is followed by nothing. Elsewhere a stale worker cannot change
+    a final state, but it may be the first to write one.
+    """
+
+    def __init__(self, broker: Broker, store: ResultStore, *, worker: str, lease: float) -> None:
+        self.broker = broker
+        self.store = store
+        self.worker = worker
+        self.lease = lease
+        self.shared = broker.database if broker.database == store.database else None
+
+    def settle(self, done: Sequence[Done]) -> list[Done]:
+        """Write outcomes down; return those that counted.
+
+        Raises BrokerUnavailable or StoreUnavailable, and may then be called again with the same outcomes.
+        """
+        batch = _last_of_each(done)
+        if not batch:
+            return []
+        if self.shared is not None:
+            return self._settle_together(batch, self.shared)
+        self._save(batch)
+        self._follow(batch)
+        held = self._release(batch)
+        return [pair for pair in batch if id(pair[0]) in held]
+
+    def _settle_together(self, batch: Sequence[Done], using: str) -> list[Done]:
+        try:
+            return retrying(using, lambda: self._decide(batch))
+        except (InterfaceError, InternalError, OperationalError) as error:
+            # Not the batch is at fault but the server, which is gone, read-only or full: it may take the same later.
+            raise StoreUnavailable(explain(using, error)) from error
+
+    def _decide(self, batch: Sequence[Done]) -> list[Done]:
+        held = self._release(batch)
+        counted = [pair for pair in batch if id(pair[0]) in held]
+        self._save(counted)
+        self._follow(counted)
+        return counted
+
+    def _release(self, batch: Iterable[Done]) -> set[int]:
+        """Acknowledge, give back or renew each delivery; return the `id()` of those that were held."""
+        done: list[Delivery] = []
+        going_on: list[Delivery] = []
+        back: dict[Requeue, list[Delivery]] = defaultdict(list)
+        held: set[int] = set()
+        for delivery, outcome in batch:
+            if delivery.receipt is ACKED or outcome.settled:
+                held.add(id(delivery))
+            elif outcome.requeue is not None:
+                back[outcome.requeue].append(delivery)
+            else:
+                (going_on if outcome.interim else done).append(delivery)
+        held.update(map(id, self.broker.ack(done)))
+        held.update(map(id, self.broker.extend(going_on, self.lease)))
+        for requeue, deliveries in back.items():
+            held.update(map(id, self.broker.nack(deliveries, delay=requeue.delay, spent=requeue.spent)))
+        return held
+
+    def _save(self, batch: Iterable[Done]) -> None:
+        self.store.save([result_of(*pair, self.worker) for pair in batch if pair[1].keep and not pair[1].settled])
+
+    def _follow(self, batch: Iterable[Done]) -> None:
+        messages: list[Message] = []
+        for delivery, outcome in batch:
+            if outcome.settled:
+                continue
+            messages += outcome.plan.messages
+            if delivery.receipt is ACKED and outcome.requeue is not None:
+                # It left its queue when it was begun: the only way back is to send it again.
+                messages.append(replace(delivery.message, countdown=outcome.requeue.delay or None))
+        if messages:
+            publish(Plan(tuple(messages)))
+
+
+def result_of(delivery: Delivery, outcome: Outcome, worker: str) -> Result:
+    """Return what is kept of an outcome."""
+    message = delivery.message
+    return Result(
+        id=message.id,
+        state=outcome.state,
+        value=outcome.value,
+        failure=outcome.failure,
+        task=message.task,
+        queue=message.queue,
+        worker=worker,
+        args_repr=message.args_repr,
+        kwargs_repr=message.kwargs_repr,
+        retries=message.retries,
+        attempts=delivery.attempt,
+        runtime=outcome.runtime if outcome.ended is not None else None,
+        created_at=message.created_at,
+        started_at=_moment(outcome.started),
+        ended_at=_moment(outcome.ended) or datetime.now(UTC) if outcome.state in states.FINAL else None,
+        root_id=message.root_id,
+        parent_id=message.parent_id,
+        group_id=message.group_id,
+        message=message if _kept(outcome) else None,
+    )
+
+
+def _kept(outcome: Outcome) -> bool:
+    return outcome.state in states.FAILED and conf.get().keep_arguments == "on_failure"
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _last_of_each(done: Sequence[Done]) -> list[Done]:
+    """Return the last outcome of each delivery: what came before it is history."""
+    return list({id(delivery): (delivery, outcome) for delivery, outcome in done}.values())
