@@ -1,0 +1,118 @@
+"""What must a broker do?"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import Any, ClassVar
+
+from django.core.checks import CheckMessage
+
+from django_tasks.message import Clock, Delivery, Message
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a broker can do; the conformance suite proves each claim."""
+
+    priorities: bool = True
+    delay: bool = True
+    """Keeps messages that are not to be run yet, for as long as it takes."""
+    leases: bool = True
+    wakeups: bool = False
+    """`wait` returns as soon as something arrives, rather than at the next look."""
+    discards: bool = True
+    """`discard` takes waiting messages out."""
+    peeks: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """How a queue stands. Counts stop at the ceiling that was asked for."""
+
+    queue: str
+    ready: int
+    delayed: int
+    leased: int
+    oldest: float
+    """Seconds that the oldest ready message has been waiting; 0 when none is."""
+
+
+class Broker(ABC):
+    """Moves messages from publishers to workers, in batches.
+
+    A fetched message is invisible to others for `lease` seconds, then visible again unless acked: delivery is
+    at least once. Every method takes and gives sequences; an empty one costs nothing. `publish` may be called from
+    any thread; `fetch`, `ack` and `nack` from the worker's loop; `extend` from its heart; `wait` from its listener.
+    A driver's error never leaves: it is raised as `BrokerUnavailable`, `BrokerFull` or `PublishError`.
+    """
+
+    features: ClassVar[Features] = Features()
+    database: str | None = None
+    """The alias of the Django database whose transactions this broker takes part in, if it does."""
+    eager: ClassVar[bool] = False
+    """Whether `publish` runs the tasks before it returns."""
+
+    def __init__(self, alias: str, params: Mapping[str, Any], *, clock: Clock = time.time) -> None:
+        self.alias = alias
+        self.location: str = params.get("LOCATION", "")
+        self.options: Mapping[str, Any] = params.get("OPTIONS", {})
+        self.clock = clock
+
+    @abstractmethod
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Queue all messages or raise PublishError and queue none; an id that is queued already stays as it is."""
+
+    @abstractmethod
+    def fetch(self, queues: Sequence[str], limit: int, *, lease: float, consumer: str) -> list[Delivery]:
+        """Lease up to `limit` messages for `lease` seconds, those of the highest priority and then the oldest first;
+        never blocks."""
+
+    @abstractmethod
+    def ack(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Remove messages that are done; return those whose lease was still held."""
+
+    @abstractmethod
+    def nack(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, spent: bool = False) -> list[Delivery]:
+        """Put messages back, visible after `delay` seconds; return those whose lease was still held.
+
+        Unless it was `spent`, the delivery does not count: the next one has the same number.
+        """
+
+    @abstractmethod
+    def extend(self, deliveries: Sequence[Delivery], lease: float) -> list[Delivery]:
+        """Renew leases to `lease` seconds from now; return those that were still held."""
+
+    def wait(self, queues: Sequence[str], timeout: float, stop: Event) -> bool:
+        """Block until something may have arrived, `timeout` seconds have passed or `stop` is set; return whether a
+        fetch is worth it."""
+        return not stop.wait(timeout)
+
+    @abstractmethod
+    def stats(self, queues: Sequence[str] = (), *, ceiling: int = 10_000) -> list[QueueStats]:
+        """Return how queues stand; without names, every queue that has messages."""
+
+    @abstractmethod
+    def purge(self, queue: str) -> int:
+        """Remove the messages of a queue that nobody has leased; return how many."""
+
+    @abstractmethod
+    def discard(self, ids: Sequence[str]) -> list[Message]:
+        """Remove messages that nobody has leased; return them."""
+
+    @abstractmethod
+    def peek(self, queue: str, limit: int) -> list[Message]:
+        """Return messages that wait, best first, and leave them where they are."""
+
+    def close(self) -> None:  # noqa: B027  # most brokers hold nothing that must be let go
+        """Let go of connections and threads; the next call opens them again."""
+
+    def check(self, databases: Sequence[str] = ()) -> list[CheckMessage]:
+        """Return what Django's system checks should say about this broker's settings.
+
+        Only the databases that are named may be asked anything.
+        """
+        return []

@@ -1,0 +1,178 @@
+"""Which rows does the queue keep in the database?"""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from django_tasks.message import ID_LENGTH, NAME_LENGTH, QUEUE_LENGTH
+from django_tasks.schema import LongTextField, NameField, PartIndex
+
+ALIAS_LENGTH = 64
+STATE_LENGTH = 64
+
+
+class QueuedMessage(models.Model):
+    """A message that waits or runs; acknowledging it removes the row.
+
+    `ready` says that it may be taken now. A row that is delayed or leased is not ready, and becomes so when
+    `visible_at` has passed, which takes the lease away: the end of a delay and the rescue of a dead worker's message
+    are one and the same.
+    """
+
+    id = models.BigAutoField(_("number"), primary_key=True)
+    task_id = NameField(_("task id"), max_length=ID_LENGTH)
+    broker = NameField(_("broker"), max_length=ALIAS_LENGTH, default="default")
+    queue = NameField(_("queue"), max_length=QUEUE_LENGTH)
+    # Minus the priority: every column of an index goes upwards, which every vendor can read in order.
+    rank = models.SmallIntegerField(_("rank"), default=0)
+    ready = models.BooleanField(_("ready"), default=True)
+    visible_at = models.DateTimeField(_("visible at"), default=timezone.now)
+    lease_token = models.BigIntegerField(_("lease token"), null=True, editable=False)
+    leased_by = NameField(_("leased by"), max_length=255, blank=True, default="")
+    deliveries = models.IntegerField(_("deliveries"), default=0)
+    task = NameField(_("task"), max_length=NAME_LENGTH)
+    headers = LongTextField(_("headers"), default="{}")
+    body = models.BinaryField(_("body"))
+    created_at = models.DateTimeField(_("created at"), default=timezone.now)
+
+    class Meta:
+        verbose_name = _("waiting message")
+        verbose_name_plural = _("waiting messages")
+        permissions = [
+            ("run_now_queuedmessage", "Can make delayed messages ready"),
+            ("purge_queuedmessage", "Can purge queues"),
+        ]
+        constraints = [models.UniqueConstraint(fields=["task_id"], name="django_tasks_queued_id")]
+        indexes = [
+            PartIndex(
+                flag="ready", value=True, fields=["broker", "queue", "rank", "id"], name="django_tasks_queued_ready"
+            ),
+            PartIndex(flag="ready", value=False, fields=["broker", "visible_at"], name="django_tasks_queued_due"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task}[{self.task_id}]"
+
+
+class TaskResult(models.Model):
+    """What is known of a task; once its state is final the row does not change."""
+
+    task_id = NameField(_("task id"), max_length=ID_LENGTH, primary_key=True)
+    state = NameField(_("state"), max_length=STATE_LENGTH)
+    task = NameField(_("task"), max_length=NAME_LENGTH, blank=True, default="")
+    queue = NameField(_("queue"), max_length=QUEUE_LENGTH, blank=True, default="")
+    worker = NameField(_("worker"), max_length=255, blank=True, default="")
+    args_repr = LongTextField(_("arguments"), blank=True, default="")
+    kwargs_repr = LongTextField(_("keyword arguments"), blank=True, default="")
+    # The return value, or a custom state's meta, encoded.
+    value = LongTextField(_("value"), null=True)
+    error_type = NameField(_("error type"), max_length=255, blank=True, default="")
+    error_module = NameField(_("error module"), max_length=255, blank=True, default="")
+    error_message = LongTextField(_("error message"), blank=True, default="")
+    error_args = LongTextField(_("error arguments"), null=True)
+    error_notes = LongTextField(_("error notes"), blank=True, default="")
+    traceback = LongTextField(_("traceback"), blank=True, default="")
+    retries = models.IntegerField(_("retries"), default=0)
+    attempts = models.IntegerField(_("attempts"), default=0)
+    runtime = models.FloatField(_("run time"), null=True)
+    created_at = models.DateTimeField(_("created at"), null=True)
+    started_at = models.DateTimeField(_("started at"), null=True)
+    ended_at = models.DateTimeField(_("ended at"), null=True)
+    root_id = NameField(_("root id"), max_length=ID_LENGTH, null=True)
+    parent_id = NameField(_("parent id"), max_length=ID_LENGTH, null=True)
+    group_id = NameField(_("group id"), max_length=ID_LENGTH, null=True)
+    # JSON lines, one for each attempt that did not end the task, the last 64 KiB of them.
+    history = LongTextField(_("history"), blank=True, default="")
+    # The message of a task that failed, so that it can be sent again.
+    message = LongTextField(_("message"), null=True)
+
+    class Meta:
+        verbose_name = _("result")
+        verbose_name_plural = _("results")
+        permissions = [
+            ("view_payload", "Can see arguments and results of tasks"),
+            ("retry_taskresult", "Can retry tasks"),
+            ("revoke_taskresult", "Can revoke tasks"),
+        ]
+        indexes = [
+            models.Index(fields=["ended_at"], name="django_tasks_result_ended"),
+            models.Index(fields=["state", "ended_at"], name="django_tasks_result_state"),
+            models.Index(fields=["task", "ended_at"], name="django_tasks_result_task"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task}[{self.task_id}] {self.state}"
+
+
+class WorkerNode(models.Model):
+    """A worker process that runs, or ran; it says so itself, every few seconds."""
+
+    class Status(models.TextChoices):
+        STARTING = "starting", _("starting")
+        RUNNING = "running", _("running")
+        STOPPING = "stopping", _("stopping")
+        OFFLINE = "offline", _("offline")
+
+    id = models.BigAutoField(_("number"), primary_key=True)
+    name = NameField(_("name"), max_length=255, unique=True)
+    # Fresh at each start, so that a worker notices another of its name.
+    session = NameField(_("session"), max_length=36)
+    host = models.CharField(_("host"), max_length=255, blank=True, default="")
+    pid = models.IntegerField(_("process id"), default=0)
+    pool = models.CharField(_("pool"), max_length=255, blank=True, default="")
+    concurrency = models.IntegerField(_("concurrency"), default=0)
+    queues = LongTextField(_("queues"), blank=True, default="", help_text=_("Comma separated."))
+    broker = NameField(_("broker"), max_length=ALIAS_LENGTH, default="default")
+    version = models.CharField(_("version"), max_length=64, blank=True, default="")
+    status = models.CharField(_("status"), max_length=16, choices=Status.choices, default=Status.STARTING)
+    started_at = models.DateTimeField(_("started at"), default=timezone.now)
+    heartbeat_at = models.DateTimeField(_("last heartbeat"), default=timezone.now)
+    processed = models.BigIntegerField(_("processed"), default=0)
+    failed = models.BigIntegerField(_("failed"), default=0)
+    # A JSON list of {id, task, since, pid}.
+    running = LongTextField(_("running"), default="[]")
+
+    class Meta:
+        verbose_name = _("worker")
+        verbose_name_plural = _("workers")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Crash(models.Model):
+    """Evidence that a run took its process down, or that a message under suspicion of that was about to be run."""
+
+    id = models.BigAutoField(_("number"), primary_key=True)
+    task_id = NameField(_("task id"), max_length=ID_LENGTH)
+    worker = NameField(_("worker"), max_length=255, blank=True, default="")
+    attempt = models.IntegerField(_("attempt"), default=0)
+    reason = LongTextField(_("reason"), blank=True, default="")
+    created_at = models.DateTimeField(_("created at"), default=timezone.now)
+
+    class Meta:
+        verbose_name = _("crash")
+        verbose_name_plural = _("crashes")
+        indexes = [models.Index(fields=["task_id"], name="django_tasks_crash_task")]
+
+    def __str__(self) -> str:
+        return f"{self.task_id} #{self.attempt}: {self.reason}"
+
+
+class Revocation(models.Model):
+    """A task that is not to be run; kept, since the message may still be on its way."""
+
+    task_id = NameField(_("task id"), max_length=ID_LENGTH, primary_key=True)
+    # Whether a run that has begun is to be ended.
+    terminate = models.BooleanField(_("terminate"), default=False)
+    reason = LongTextField(_("reason"), blank=True, default="")
+    created_at = models.DateTimeField(_("created at"), default=timezone.now)
+
+    class Meta:
+        verbose_name = _("revocation")
+        verbose_name_plural = _("revocations")
+
+    def __str__(self) -> str:
+        return self.task_id

@@ -1,0 +1,9 @@
+"""Where are results kept? One file a store; `STORES` gives their short names."""
+
+from __future__ import annotations
+
+STORES = {
+    "database": "django_tasks.results.database.DatabaseStore",
+    "dummy": "django_tasks.results.dummy.DummyStore",
+    "memory": "django_tasks.results.memory.MemoryStore",
+}

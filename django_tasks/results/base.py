@@ -1,0 +1,66 @@
+"""What must a result store do?"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.core.checks import CheckMessage
+
+from django_tasks.message import Clock
+from django_tasks.plan import Result
+
+DEFAULT_EXPIRES = timedelta(days=7)
+
+
+class ResultStore(ABC):
+    """Keeps what is known of tasks, in batches.
+
+    A final state never changes: the first one that is saved stays. A driver's error never leaves: it is raised as
+    `StoreUnavailable`.
+    """
+
+    database: str | None = None
+    """The alias of the Django database whose transactions this store takes part in, if it does."""
+
+    def __init__(self, alias: str, params: Mapping[str, Any], *, clock: Clock = time.time) -> None:
+        self.alias = alias
+        self.location: str = params.get("LOCATION", "")
+        self.options: Mapping[str, Any] = params.get("OPTIONS", {})
+        self.expires: timedelta | None = self.options.get("EXPIRES", DEFAULT_EXPIRES)
+        """How long results are kept after the task ended; None for ever."""
+        self.clock = clock
+
+    @abstractmethod
+    def save(self, results: Sequence[Result]) -> None:
+        """Write results; one that is final already stays as it is. Of several with one id the last that counts wins."""
+
+    @abstractmethod
+    def get(self, ids: Sequence[str]) -> dict[str, Result]:
+        """Return what is known, by id; an id that is not known is left out."""
+
+    @abstractmethod
+    def wait(self, ids: Sequence[str], timeout: float | None) -> dict[str, Result]:
+        """Block until one of the tasks, at least, is in a final state, or `timeout` seconds have passed; return those
+        that are."""
+
+    @abstractmethod
+    def forget(self, ids: Sequence[str]) -> int:
+        """Remove results, final ones included; return how many there were."""
+
+    @abstractmethod
+    def expire(self, before: datetime, limit: int = 1000) -> int:
+        """Remove up to `limit` results that ended before a time; return how many."""
+
+    def close(self) -> None:  # noqa: B027  # most stores hold nothing that must be let go
+        """Let go of connections; the next call opens them again."""
+
+    def check(self, databases: Sequence[str] = ()) -> list[CheckMessage]:
+        """Return what Django's system checks should say about this store's settings.
+
+        Only the databases that are named may be asked anything.
+        """
+        return []

@@ -1,0 +1,187 @@
+"""Where are results kept when the project's own database keeps them?"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
+
+from django.db import DEFAULT_DB_ALIAS, Error, connections
+from django.db.backends.utils import CursorWrapper
+
+from django_tasks.exceptions import ConfigurationError, StoreUnavailable
+from django_tasks.message import Clock
+from django_tasks.models import TaskResult
+from django_tasks.plan import Result
+from django_tasks.results.base import ResultStore
+from django_tasks.results.rows import COLUMNS, KEPT_OTHERS, KEPT_TEXTS, TIMES, from_row, history_line, to_row
+from django_tasks.results.tables import TABLES
+from django_tasks.transactions import explain, retrying
+
+T = TypeVar("T")
+
+OPTIONS = ("EXPIRES", "USING")
+
+ROWS = 500
+"""How many results, or ids, one statement names."""
+
+FIRST_POLL, LONGEST_POLL = 0.001, 0.25
+"""Seconds between two looks at a result that is waited for, at first and after a while."""
+
+TICK = 0.005
+"""Seconds between two looks at the version of an SQLite file."""
+
+
+class DatabaseStore(ResultStore):
+    """Keeps results in a table, where a final one stays as it is.
+
+    `OPTIONS`: `USING` is the alias of the database ("default"), whatever routers say; `EXPIRES` the timedelta after
+    which results are removed (7 days), None for never.
+    """
+
+    def __init__(self, alias: str, params: Mapping[str, Any], *, clock: Clock = time.time) -> None:
+        super().__init__(alias, params, clock=clock)
+        if unknown := sorted(set(self.options) - set(OPTIONS)):
+            raise ConfigurationError(
+                f"The database store {alias!r} has no option {unknown[0]!r}; it has {', '.join(OPTIONS)}."
+            )
+        self.using: str = self.options.get("USING", DEFAULT_DB_ALIAS)
+        self.database = self.using
+        self._vendor = _vendor(alias, self.using)
+        self._table = TABLES[self._vendor](self.using)
+
+    def save(self, results: Sequence[Result]) -> None:
+        """Write results, in the order of their ids, so that no two savers wait for each other.
+
+        Saving them twice is saving them once.
+        """
+        merged = _merged(results)
+        rows = [to_row(*merged[task_id]) for task_id in sorted(merged)]
+        if not rows:
+            return
+
+        def write(cursor: CursorWrapper) -> None:
+            for chunk in _chunks(rows):
+                self._table.write(cursor, chunk)
+
+        # SQLite takes a statement for each row, others one for all.
+        self._run(write, atomic=len(rows) > (1 if self._vendor == "sqlite" else ROWS))
+
+    def get(self, ids: Sequence[str]) -> dict[str, Result]:
+        rows: dict[str, Sequence[Any]] = {}
+        for chunk in _chunks(list(dict.fromkeys(ids))):
+            rows |= {row[0]: row for row in self._run(partial(self._read, chunk))}
+        return {task_id: from_row(rows[task_id]) for task_id in ids if task_id in rows}
+
+    def _read(self, ids: Sequence[str], _: CursorWrapper) -> list[Sequence[Any]]:
+        # Past any router, to where the results were written.
+        found = TaskResult.objects.using(self.using).filter(task_id__in=ids).values_list(*READ)
+        return [(*row[: TIMES.start], *map(self._moment, row[TIMES]), *row[TIMES.stop :]) for row in found]
+
+    def _moment(self, value: datetime | None) -> datetime | None:
+        """Return a time that Django read with its zone, whatever the project's settings say of zones."""
+        if value is None:
+            return None
+        if self._vendor != "postgresql":
+            return value.replace(tzinfo=UTC)
+        return value.replace(tzinfo=ZoneInfo(connections[self.using].timezone_name)) if value.tzinfo is None else value
+
+    def wait(self, ids: Sequence[str], timeout: float | None) -> dict[str, Result]:
+        """Look again and again, less often as time goes by; on SQLite, as soon as anybody has written to the file."""
+        unique = list(dict.fromkeys(ids))
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        pause = FIRST_POLL
+        while unique:
+            version = self._version()
+            if ended := self._ended(unique):
+                return self.get(ended)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            if version is None:
+                time.sleep(min(left, pause * random.uniform(0.8, 1.2)))
+                pause = min(pause * 1.5, LONGEST_POLL)
+            else:
+                self._rest(version, deadline)
+        return {}
+
+    def _ended(self, ids: Sequence[str]) -> list[str]:
+        """Return those of the ids whose tasks are in a final state."""
+        return [task_id for chunk in _chunks(ids) for task_id in self._run(partial(self._table.ended, chunk))]
+
+    def _version(self) -> int | None:
+        """Return the version of an SQLite file, which changes when another connection commits."""
+        connection: Any = connections[self.using]
+        if self._vendor != "sqlite" or connection.is_in_memory_db():
+            return None
+        return self._run(_data_version)
+
+    def _rest(self, version: int, deadline: float) -> None:
+        while self._version() == version and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(TICK, left))
+
+    def forget(self, ids: Sequence[str]) -> int:
+        return sum(self._run(partial(self._table.delete, chunk)) for chunk in _chunks(list(dict.fromkeys(ids))))
+
+    def expire(self, before: datetime, limit: int = 1000) -> int:
+        return self._run(lambda cursor: self._table.prune(cursor, before, limit), atomic=True) if limit > 0 else 0
+
+    def _run(self, statements: Callable[[CursorWrapper], T], *, atomic: bool = False) -> T:
+        def attempt() -> T:
+            with connections[self.using].cursor() as cursor:
+                return statements(cursor)
+
+        try:
+            return retrying(self.using, attempt, atomic=atomic)
+        except (Error, ValueError) as error:
+            raise StoreUnavailable(explain(self.using, error)) from error
+
+
+READ = [name for name in COLUMNS if name != "history"]
+
+
+def _vendor(alias: str, using: str) -> str:
+    if using not in connections.settings:
+        known = ", ".join(repr(name) for name in connections.settings)
+        raise ConfigurationError(f"The database store {alias!r}: no USING {using!r} in DATABASES, which has {known}.")
+    vendor = connections[using].vendor
+    if vendor not in TABLES:
+        raise ConfigurationError(
+            f"The database store {alias!r} does not know {vendor}, the database {using!r}. Let OPTIONS['USING'] name "
+            "one in PostgreSQL, MySQL, MariaDB or SQLite, or use another store."
+        )
+    return vendor
+
+
+def _merged(results: Sequence[Result]) -> dict[str, tuple[Result, str]]:
+    """Return the one result of each id that counts, with the lines that the history gains."""
+    merged: dict[str, tuple[Result, str]] = {}
+    for result in results:
+        before = merged.get(result.id)
+        if before is None:
+            merged[result.id] = result, history_line(result)
+        elif not before[0].final:
+            merged[result.id] = _after(before[0], result), before[1] + history_line(result)
+    return merged
+
+
+def _after(before: Result, after: Result) -> Result:
+    """Return the later result, with what it leaves out taken from the one before."""
+    left_out = {name: getattr(before, name) for name in (*KEPT_TEXTS, *KEPT_OTHERS) if not getattr(after, name)}
+    return replace(after, **left_out)
+
+
+def _chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(values), ROWS):
+        yield values[start : start + ROWS]
+
+
+def _data_version(cursor: CursorWrapper) -> int:
+    cursor.execute("PRAGMA data_version")
+    return int(cursor.fetchone()[0])

@@ -1,0 +1,84 @@
+"""Where are results kept while one process is all there is?
+
+The readable reference of what a result store does: every other one must look like this from outside.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from datetime import datetime
+from typing import Any
+
+from django_tasks.message import Clock
+from django_tasks.plan import Result
+from django_tasks.results.base import ResultStore
+
+KEPT = (
+    "task",
+    "queue",
+    "args_repr",
+    "kwargs_repr",
+    "created_at",
+    "started_at",
+    "root_id",
+    "parent_id",
+    "group_id",
+)
+"""What a result of a later state need not say again."""
+
+_DEFAULTS = {field.name: field.default for field in fields(Result)}
+
+
+class MemoryStore(ResultStore):
+    """Keeps results in this process; another one sees none of them, and all are gone when it ends. Every method may
+    be called from any thread.
+    """
+
+    def __init__(self, alias: str, params: Mapping[str, Any], *, clock: Clock = time.time) -> None:
+        super().__init__(alias, params, clock=clock)
+        self._changed = threading.Condition()
+        self._results: dict[str, Result] = {}
+
+    def save(self, results: Sequence[Result]) -> None:
+        with self._changed:
+            for result in results:
+                before = self._results.get(result.id)
+                if before is None:
+                    self._results[result.id] = result
+                elif not before.final:
+                    self._results[result.id] = _merge(before, result)
+            self._changed.notify_all()
+
+    def get(self, ids: Sequence[str]) -> dict[str, Result]:
+        with self._changed:
+            return {task_id: self._results[task_id] for task_id in ids if task_id in self._results}
+
+    def wait(self, ids: Sequence[str], timeout: float | None) -> dict[str, Result]:
+        with self._changed:
+            if ids:
+                self._changed.wait_for(lambda: self._final(ids), timeout)
+            return self._final(ids)
+
+    def forget(self, ids: Sequence[str]) -> int:
+        with self._changed:
+            return sum(self._results.pop(task_id, None) is not None for task_id in ids)
+
+    def expire(self, before: datetime, limit: int = 1000) -> int:
+        with self._changed:
+            ended = ((result.ended_at, result.id) for result in self._results.values() if result.ended_at is not None)
+            old = sorted(pair for pair in ended if pair[0] < before)[: max(0, limit)]
+            for _, task_id in old:
+                del self._results[task_id]
+            return len(old)
+
+    def _final(self, ids: Sequence[str]) -> dict[str, Result]:
+        return {task_id: found for task_id in ids if (found := self._results.get(task_id)) and found.final}
+
+
+def _merge(before: Result, after: Result) -> Result:
+    """Return the later result, with what it leaves out taken from the one before."""
+    left_out = {name: getattr(before, name) for name in KEPT if getattr(after, name) == _DEFAULTS[name]}
+    return replace(after, **left_out)

@@ -1,0 +1,174 @@
+"""How does each vendor write results, leave alone those that are final, and remove old ones?"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from django.db import connections
+from django.db.backends.utils import CursorWrapper
+
+from django_tasks import states
+from django_tasks.models import TaskResult
+from django_tasks.results.rows import COLUMNS, HISTORY, KEPT_OTHERS, KEPT_TEXTS, TIMES, Row
+from django_tasks.schema import number_array, text_array, time_array
+
+FINAL = "(" + ", ".join(f"'{state}'" for state in sorted(states.FINAL)) + ")"
+
+
+class Table(ABC):
+    """The statements of one vendor, over the alias `using`."""
+
+    upsert: ClassVar[str]
+    expire: ClassVar[str]
+    new: ClassVar[str] = "excluded.{}"
+    old: ClassVar[str] = "old.{}"
+    joined: ClassVar[str] = "{} || {}"
+    tail: ClassVar[str] = "right({}, {})"
+
+    def __init__(self, using: str) -> None:
+        quote = connections[using].ops.quote_name
+        options = TaskResult._meta
+        self.names = {field.name: quote(str(field.column)) for field in options.concrete_fields}
+        self.names["table"] = quote(options.db_table)
+        self._upsert = self.sql(self.upsert)
+        self._expire = self.sql(self.expire)
+
+    def sql(self, template: str) -> str:
+        """Return a statement with the names of table and columns filled in."""
+        return template.format(
+            **self.names,
+            columns=", ".join(self.names[column] for column in COLUMNS),
+            arrays=", ".join(f"%s::{kind}[]" for kind in COLUMNS.values()),
+            marks=", ".join(["%s"] * len(COLUMNS)),
+            updates=", ".join(f"{self.names[column]} = {self.later(column)}" for column in UPDATED),
+            final=FINAL,
+        )
+
+    @abstractmethod
+    def write(self, cursor: CursorWrapper, rows: Sequence[Row]) -> None:
+        """Insert rows, no two of one id; where there is one that is not final, it becomes what came later."""
+
+    def prune(self, cursor: CursorWrapper, before: datetime, limit: int) -> int:
+        """Delete rows that ended before a time; return how many."""
+        cursor.execute(self._expire, [before, limit])
+        return int(cursor.rowcount)
+
+    def ended(self, ids: Sequence[str], cursor: CursorWrapper) -> list[str]:
+        """Return those of the ids whose tasks are in a final state."""
+        cursor.execute(self._listing(_ENDED, len(ids)), ids)
+        return [task_id for (task_id,) in cursor.fetchall()]
+
+    def delete(self, ids: Sequence[str], cursor: CursorWrapper) -> int:
+        """Delete rows; return how many there were."""
+        cursor.execute(self._listing(_DELETE, len(ids)), ids)
+        return int(cursor.rowcount)
+
+    def _listing(self, template: str, number: int) -> str:
+        return self.sql(template).replace("<ids>", ", ".join(["%s"] * number))
+
+    def later(self, column: str) -> str:
+        """Say what a column holds after a later result."""
+        new, old = self.new.format(self.names[column]), self.old.format(self.names[column])
+        if column in KEPT_TEXTS:
+            return f"coalesce(nullif({new}, ''), {old})"
+        if column in KEPT_OTHERS:
+            return f"coalesce({new}, {old})"
+        if column == "history":
+            # A line that stands there already comes of a result that was written twice.
+            end = self.tail.format(old, f"length({new})")
+            both = self.tail.format(self.joined.format(old, new), HISTORY)
+            return f"CASE WHEN {new} = '' OR {end} = {new} THEN {old} ELSE {both} END"
+        return new
+
+
+class PostgreSQLTable(Table):
+    """Sends one array a column: the statement is the same for any number of rows, and the driver has little to do."""
+
+    upsert = """
+        INSERT INTO {table} AS old ({columns}) SELECT * FROM unnest({arrays})
+        ON CONFLICT ({task_id}) DO UPDATE SET {updates} WHERE old.{state} NOT IN {final}
+    """
+    expire = """
+        DELETE FROM {table} WHERE {task_id} = ANY (ARRAY(
+            SELECT {task_id} FROM {table} WHERE {ended_at} < %s ORDER BY {ended_at} LIMIT %s FOR UPDATE SKIP LOCKED
+        ))
+    """
+
+    def write(self, cursor: CursorWrapper, rows: Sequence[Row]) -> None:
+        columns = zip(COLUMNS.values(), zip(*rows, strict=True), strict=True)
+        cursor.execute(self._upsert, [_ARRAYS[kind](values) for kind, values in columns])
+
+
+class SQLiteTable(Table):
+    upsert = """
+        INSERT INTO {table} AS old ({columns}) VALUES ({marks})
+        ON CONFLICT ({task_id}) DO UPDATE SET {updates} WHERE old.{state} NOT IN {final}
+    """
+    expire = """
+        DELETE FROM {table} WHERE {task_id} IN (
+            SELECT {task_id} FROM {table} WHERE {ended_at} < %s ORDER BY {ended_at} LIMIT %s
+        )
+    """
+    tail = "substr({}, -({}))"
+
+    def write(self, cursor: CursorWrapper, rows: Sequence[Row]) -> None:
+        # sqlite3 turns a datetime into this text too, but says that it will not for ever.
+        values = [
+            (*row[: TIMES.start], *[moment and str(moment) for moment in _utc(row)], *row[TIMES.stop :]) for row in rows
+        ]
+        cursor.executemany(self._upsert, values)
+
+    def prune(self, cursor: CursorWrapper, before: datetime, limit: int) -> int:
+        cursor.execute(self._expire, [str(_zoneless(before)), limit])
+        return int(cursor.rowcount)
+
+
+class MySQLTable(Table):
+    upsert = "INSERT INTO {table} ({columns}) VALUES <rows> ON DUPLICATE KEY UPDATE {updates}"
+    expire = "DELETE FROM {table} WHERE {ended_at} < %s ORDER BY {ended_at} LIMIT %s"
+    new = "VALUES({})"
+    old = "{}"
+    joined = "concat({}, {})"
+
+    def later(self, column: str) -> str:
+        return f"IF({self.names['state']} IN {FINAL}, {self.names[column]}, {super().later(column)})"
+
+    def write(self, cursor: CursorWrapper, rows: Sequence[Row]) -> None:
+        marks = f"({', '.join(['%s'] * len(COLUMNS))})"
+        statement = self._upsert.replace("<rows>", ", ".join([marks] * len(rows)))
+        cursor.execute(
+            statement, [value for row in rows for value in (*row[: TIMES.start], *_utc(row), *row[TIMES.stop :])]
+        )
+
+    def prune(self, cursor: CursorWrapper, before: datetime, limit: int) -> int:
+        return super().prune(cursor, _zoneless(before), limit)
+
+
+TABLES: Mapping[str, type[Table]] = {"mysql": MySQLTable, "postgresql": PostgreSQLTable, "sqlite": SQLiteTable}
+"""By Django's name of the vendor."""
+
+_ENDED = "SELECT {task_id} FROM {table} WHERE {task_id} IN (<ids>) AND {state} IN {final}"
+
+_DELETE = "DELETE FROM {table} WHERE {task_id} IN (<ids>)"
+
+_ARRAYS: Mapping[str, Callable[[tuple[Any, ...]], str]] = {
+    "text": text_array,
+    "integer": number_array,
+    "float8": number_array,
+    "timestamptz": time_array,
+}
+
+UPDATED = (*(column for column in COLUMNS if column not in ("task_id", "state")), "state")
+"""MySQL assigns from left to right, and each assignment asks for the state, so that comes last."""
+
+
+def _utc(row: Row) -> list[datetime | None]:
+    """Return the times of a row as columns without zones hold them."""
+    return [None if moment is None else _zoneless(moment) for moment in row[TIMES]]
+
+
+def _zoneless(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None)
