@@ -1,0 +1,178 @@
+"""How do deliveries and outcomes cross between a pool and its child processes?
+
+Both sides are forks of one program, so frames need no version. Nothing is pickled: exceptions, plans and messages go as
+tuples of built-in values.
+"""
+
+from __future__ import annotations
+
+import marshal
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Any
+
+from django_tasks.failure import Failure
+from django_tasks.message import Delivery, Message
+from django_tasks.plan import NOTHING, Outcome, Plan, Requeue
+
+Row = tuple[Any, ...]
+
+_LENGTH = struct.Struct(">I")
+_DEPTH = 50
+"""How deep a value may be nested that marshal cannot carry as it is."""
+
+_RECEIPTS = (tuple, str, int, bytes, type(None))
+_KEPT = "kept by the pool"
+
+_NAMES = tuple(field.name for field in fields(Message))
+_TIMES = tuple(index for index, field in enumerate(fields(Message)) if "datetime" in str(field.type))
+_HEADERS = _NAMES.index("headers")
+_message_row = attrgetter(*_NAMES)
+# A frozen dataclass sets its fields one by one through object.__setattr__: filling the slots costs a third of that.
+_message_slots = tuple(getattr(Message, name).__set__ for name in _NAMES)
+
+_from_state: Any = datetime
+# The base's own methods: a subclass may have overridden its conversion.
+_BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (str, lambda value: str.__add__(value, "")),
+    (bytes, lambda value: bytes.__add__(value, b"")),
+    (int, int.__int__),
+    (float, float.__float__),
+)
+
+_OUTCOME = tuple(field.name for field in fields(Outcome))
+_FAILURE, _PLAN, _REQUEUE = map(_OUTCOME.index, ("failure", "plan", "requeue"))
+_outcome_row = attrgetter(*_OUTCOME)
+_outcome_slots = tuple(getattr(Outcome, name).__set__ for name in _OUTCOME)
+_failure_row = attrgetter(*(field.name for field in fields(Failure)))
+
+
+def frame(value: Any) -> bytes:
+    """Return a value of built-in types as bytes with their length before them."""
+    try:
+        payload = marshal.dumps(value)
+    except ValueError:
+        payload = marshal.dumps(_plain(value, _DEPTH))
+    return _LENGTH.pack(len(payload)) + payload
+
+
+class Frames:
+    """Bytes that come in pieces, cut into frames; what a dead writer left unfinished is never seen."""
+
+    __slots__ = ("_needed", "_rest")
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._needed = 0
+
+    @property
+    def partial(self) -> bool:
+        """Tell whether a frame has come in part."""
+        return bool(self._rest)
+
+    def feed(self, data: bytes) -> list[Any]:
+        """Add bytes; return the values that are complete."""
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._needed:
+                return []
+            data = bytes(self._rest)
+        view = memoryview(data)
+        found = []
+        start, size, needed = 0, len(data), 4
+        while size - start >= 4:
+            needed = 4 + _LENGTH.unpack_from(data, start)[0]
+            if size - start < needed:
+                break
+            found.append(marshal.loads(view[start + 4 : start + needed]))  # noqa: S302  # a fork of this process wrote it
+            start += needed
+            needed = 4
+        self._rest = bytearray(view[start:])
+        self._needed = needed
+        return found
+
+
+def delivery_row(delivery: Delivery) -> Row:
+    """Return a delivery as built-in values. A receipt that is none of these stays with the pool."""
+    receipt = delivery.receipt if type(delivery.receipt) in _RECEIPTS else _KEPT
+    return (_message(delivery.message), receipt, delivery.deliveries)
+
+
+def delivery_from(row: Row) -> Delivery:
+    """Return the delivery that a row was made of."""
+    message, receipt, deliveries = row
+    return Delivery(_message_from(message), receipt, deliveries)
+
+
+def outcome_row(outcome: Outcome) -> Row:
+    """Return an outcome as built-in values."""
+    row = list(_outcome_row(outcome))
+    if outcome.failure is not None:
+        row[_FAILURE] = _failure_row(outcome.failure)
+    row[_PLAN] = [_message(message) for message in outcome.plan.messages] if outcome.plan else None
+    if outcome.requeue is not None:
+        row[_REQUEUE] = (outcome.requeue.delay, outcome.requeue.spent)
+    return tuple(row)
+
+
+def outcome_from(row: Row) -> Outcome:
+    """Return the outcome that a row was made of."""
+    values = list(row)
+    if values[_FAILURE] is not None:
+        values[_FAILURE] = Failure(*values[_FAILURE])
+    values[_PLAN] = NOTHING if values[_PLAN] is None else Plan(tuple(map(_message_from, values[_PLAN])))
+    if values[_REQUEUE] is not None:
+        values[_REQUEUE] = Requeue(*values[_REQUEUE])
+    outcome = Outcome.__new__(Outcome)
+    for fill, value in zip(_outcome_slots, values, strict=True):
+        fill(outcome, value)
+    return outcome
+
+
+def _message(message: Message) -> list[Any]:
+    row = list(_message_row(message))
+    for index in _TIMES:
+        time = row[index]
+        if time is not None:
+            # What datetime itself gives to copies of it is made and read six times as fast as text.
+            row[index] = time.__reduce__()[1][0] if time.tzinfo is UTC else time.isoformat()
+    row[_HEADERS] = dict(row[_HEADERS])
+    return row
+
+
+def _message_from(row: list[Any]) -> Message:
+    for index in _TIMES:
+        time = row[index]
+        if time is not None:
+            row[index] = _from_state(time, UTC) if type(time) is bytes else datetime.fromisoformat(time)
+    message = Message.__new__(Message)
+    for fill, value in zip(_message_slots, row, strict=True):
+        fill(message, value)
+    return message
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """Return what marshal can carry in place of a value: a subclass as its base, what it does not know as text."""
+    if value is None or type(value) in (bool, int, float, str, bytes):
+        return value
+    if depth and isinstance(value, Mapping):
+        return {_plain(key, 0): _plain(each, depth - 1) for key, each in value.items()}
+    if depth and isinstance(value, list | tuple | set | frozenset):
+        items = (_plain(each, depth - 1) for each in value)
+        return list(items) if isinstance(value, list) else tuple(items)
+    for base, plain in _BASES:
+        if isinstance(value, base):
+            return plain(value)
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    try:
+        return str.__add__(str(value), "")
+    except Exception:  # noqa: BLE001  # the class of a header's value is not ours
+        return object.__repr__(value)
