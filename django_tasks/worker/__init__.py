@@ -1,0 +1,1 @@
+"""How does a worker process take, run and settle tasks?"""

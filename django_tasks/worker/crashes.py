@@ -1,0 +1,148 @@
+"""Which task has taken its worker process down too often?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from django_tasks import states
+from django_tasks.exceptions import WorkerLostError
+from django_tasks.execution import max_crashes
+from django_tasks.failure import capture
+from django_tasks.message import Delivery
+from django_tasks.models import Crash
+from django_tasks.plan import Outcome
+from django_tasks.settlement import Done
+from django_tasks.transactions import retrying
+
+VANISHED = "its worker vanished"
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A delivery that was lost before."""
+
+    delivery: Delivery
+    alone: bool
+    """Whether one loss more condemns it. It then runs beside no other suspect, so that the blame is not another's."""
+
+
+@dataclass(slots=True)
+class Judgement:
+    """What is to become of deliveries."""
+
+    clear: list[Delivery] = field(default_factory=list)
+    """Never lost before: may be handed over at once, in any number."""
+    suspects: list[Suspect] = field(default_factory=list)
+    """Lost before: that one is about to begin is written down first."""
+    condemned: list[Done] = field(default_factory=list)
+    """Lost too often: not run again."""
+
+
+class CrashBook:
+    """Keeps the evidence of lost runs, and gives up on tasks that are lost too often.
+
+    A run whose worker process died while the worker lived is written down with its signal. When a whole worker dies
+    nobody is left to write, and of all that it held only the begun ones are to blame. So nothing is written for a
+    message that is delivered for the first time, which keeps the common case free of cost. A message that was lost
+    before is a suspect: that it is about to begin is written down first, and taken back when it ends well. One
+    unexplained loss counts as a crash, so that a task that kills whole workers runs exactly `max_crashes` times. A
+    neighbour that merely waited beside it gathers no evidence, however often that happens, and one that ran beside it
+    has its last chance alone.
+    """
+
+    def __init__(self, worker: str, using: str) -> None:
+        self.worker = worker
+        self.using = using
+
+    def judge(self, deliveries: Sequence[Delivery]) -> Judgement:
+        """Sort deliveries by what is known against them."""
+        judgement = Judgement()
+        evidence = self._evidence([d.message.id for d in deliveries if d.deliveries > 1])
+        for delivery in deliveries:
+            if delivery.deliveries <= 1:
+                judgement.clear.append(delivery)
+                continue
+            crashes = evidence[delivery.message.id]
+            counted, most = _counted(delivery.deliveries - 1, crashes), max_crashes(delivery.message)
+            if counted >= most:
+                judgement.condemned.append((delivery, _given_up(delivery.deliveries - 1, crashes)))
+            else:
+                judgement.suspects.append(Suspect(delivery, alone=counted + 1 >= most))
+        return judgement
+
+    def begin(self, delivery: Delivery) -> None:
+        """Write down that a suspect is about to begin."""
+        self._write(delivery, VANISHED)
+
+    def lost(self, done: Iterable[Done]) -> list[Done]:
+        """Write down the runs among these that took their process down; those of them that did so too often fail."""
+        judged: list[Done] = []
+        for delivery, outcome in done:
+            if outcome.requeue is not None and outcome.requeue.spent and outcome.failure is not None:
+                self._write(delivery, outcome.failure.message)
+                crashes = self._evidence([delivery.message.id])[delivery.message.id]
+                if _counted(delivery.deliveries, crashes) >= max_crashes(delivery.message):
+                    given_up = _given_up(delivery.deliveries, crashes)
+                    judged.append((delivery, replace(given_up, started=outcome.started, ended=outcome.ended)))
+                    continue
+            judged.append((delivery, outcome))
+        return judged
+
+    def clear(self, settled: Iterable[Done]) -> None:
+        """Forget what was written of suspects that ended well, or were handed back before they began."""
+        cleared = [
+            delivery.message.id
+            for delivery, outcome in settled
+            if delivery.deliveries > 1 and not outcome.interim and outcome.requeue is None and not _is_crash(outcome)
+        ]
+        if cleared:
+            Crash.objects.using(self.using).filter(task_id__in=cleared).delete()
+        for delivery, outcome in settled:
+            if delivery.deliveries > 1 and outcome.requeue is not None and not outcome.requeue.spent:
+                self._of(delivery).delete()
+
+    def expire(self, before: datetime) -> int:
+        """Remove evidence older than a time; return how much."""
+        return Crash.objects.using(self.using).filter(created_at__lt=before).delete()[0]
+
+    def _evidence(self, ids: Sequence[str]) -> dict[str, list[Crash]]:
+        found: dict[str, list[Crash]] = defaultdict(list)
+        if ids:
+            for crash in Crash.objects.using(self.using).filter(task_id__in=ids).order_by("id"):
+                found[crash.task_id].append(crash)
+        return found
+
+    def _write(self, delivery: Delivery, reason: str) -> None:
+        def write() -> None:
+            manager = Crash.objects.using(self.using)
+            manager.update_or_create(
+                task_id=delivery.message.id,
+                attempt=delivery.attempt,
+                defaults={"worker": self.worker, "reason": reason},
+            )
+
+        retrying(self.using, write)
+
+    def _of(self, delivery: Delivery):  # type: ignore[no-untyped-def]
+        return Crash.objects.using(self.using).filter(task_id=delivery.message.id, attempt=delivery.attempt)
+
+
+def _counted(ended: int, crashes: Sequence[Crash]) -> int:
+    """Return how many of the runs that ended count as lost: those with evidence, and one for any without."""
+    return len(crashes) + min(1, max(0, ended - len(crashes)))
+
+
+def _given_up(ended: int, crashes: Sequence[Crash]) -> Outcome:
+    told = [f"attempt {crash.attempt} on {crash.worker}: {crash.reason}" for crash in crashes]
+    if _counted(ended, crashes) > len(crashes):
+        told.insert(0, "an earlier attempt, whose worker vanished")
+    times = "once" if len(told) == 1 else f"{len(told)} times"
+    text = f"given up: it took its worker process down {times} ({'; '.join(told)})"
+    return Outcome(states.FAILURE, failure=capture(WorkerLostError(text)))
+
+
+def _is_crash(outcome: Outcome) -> bool:
+    return outcome.failure is not None and outcome.failure.type == WorkerLostError.__qualname__

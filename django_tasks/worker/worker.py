@@ -1,0 +1,386 @@
+"""What does a worker do, from its start to its end?"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from django.db import DatabaseError, connections
+
+from django_tasks import conf, signals, states
+from django_tasks.backends.base import Broker
+from django_tasks.connections import home
+from django_tasks.control.ledger import RevocationLedger
+from django_tasks.exceptions import BrokerUnavailable, DjangoTasksError, StoreUnavailable
+from django_tasks.execution import handed_back
+from django_tasks.failure import capture
+from django_tasks.message import Delivery
+from django_tasks.options import RNG
+from django_tasks.plan import Outcome
+from django_tasks.pools.base import Pool
+from django_tasks.results.base import ResultStore
+from django_tasks.settlement import Done, Settlement
+from django_tasks.version import VERSION
+from django_tasks.worker.bell import Bell
+from django_tasks.worker.buffer import Buffer
+from django_tasks.worker.crashes import CrashBook
+from django_tasks.worker.heart import Heart
+from django_tasks.worker.holdings import Holdings
+from django_tasks.worker.keeper import Keeper
+from django_tasks.worker.listener import Listener
+from django_tasks.worker.lookahead import LookAhead
+from django_tasks.worker.maintenance import Maintenance, older_than
+from django_tasks.worker.presence import Identity, Presence
+from django_tasks.worker.revocation import Revocations
+
+_log = logging.getLogger("django_tasks.worker")
+
+POLL = 5.0
+"""Seconds between looks at an idle broker that has said nothing."""
+STUCK = 1.0
+"""Seconds after which what waits behind running tasks goes back for other workers to take."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How a worker is to run."""
+
+    name: str
+    queues: Sequence[str]
+    lease: float = 30.0
+    heartbeat: float = 5.0
+    grace: float = 25.0
+    """Seconds that running tasks get when the worker is asked to stop."""
+    prefetch: int = 500
+    """At most how many deliveries to have at hand beyond those that run."""
+    burst: bool = False
+    """Leave when the queues are empty."""
+    max_tasks: int | None = None
+    """Leave after that many."""
+
+
+class Worker:
+    """Takes messages from one broker, has a pool run them, and writes down what came of them.
+
+    The thread that calls `run` is the loop: it alone fetches, acknowledges and gives back. The heart renews leases,
+    the listener waits for messages, and the pool has threads of its own. Nothing that matters is kept in memory: a
+    worker that is killed leaves its messages to be taken by others when their lease ends.
+    """
+
+    def __init__(self, broker: Broker, store: ResultStore, pool: Pool, bell: Bell, options: WorkerOptions) -> None:
+        self.broker = broker
+        self.store = store
+        self.pool = pool
+        self.bell = bell
+        self.options = options
+        self.processed = 0
+        self.failed = 0
+        self.stopping: str | None = None
+        self.holdings = Holdings()
+        self.settlement = Settlement(broker, store, worker=options.name, lease=options.lease)
+        self.crashes = CrashBook(options.name, home())
+        self.revocations = Revocations(RevocationLedger(home()))
+        self.buffer = Buffer(broker, self.crashes, self.revocations)
+        self.presence = Presence(
+            Identity(
+                name=options.name,
+                pool=type(pool).__name__,
+                concurrency=pool.size,
+                queues=options.queues,
+                broker=broker.alias,
+                version=VERSION,
+            ),
+            home(),
+        )
+        self.lookahead = LookAhead(options.prefetch)
+        self.listener = Listener(broker, options.queues, bell.ring, poll=POLL)
+        self.heart = Heart(
+            broker,
+            self.holdings,
+            lease=options.lease,
+            interval=options.heartbeat,
+            on_lost=self._on_lost,
+            on_beat=self._beat,
+        )
+        self.keeper = (
+            None if pool.features.survives else Keeper(broker, lease=options.lease, interval=options.heartbeat)
+        )
+        self.maintenance = Maintenance(store, self._chores())
+        self._unsettled: list[Done] = []
+        self._lost: list[Delivery] = []
+        self._fetched = 0
+        self._deadline: float | None = None
+        self._moved_at = time.monotonic()
+        self._failures = 0
+        self._not_before = 0.0
+        self._empty = False
+
+    def run(self) -> None:
+        """Work until told to stop, then leave nothing behind."""
+        signals.announce(signals.worker_starting, self)
+        # Processes are forked before this one has connections or threads that a child could inherit.
+        connections.close_all()
+        self.pool.start()
+        if self.keeper is not None:
+            self.keeper.start()
+        for thread in (self.heart, self.listener, self.maintenance):
+            thread.start()
+        signals.announce(signals.worker_ready, self)
+        try:
+            while not self._finished():
+                self.settle()
+                self.refill()
+                self.rest()
+        finally:
+            self._close()
+
+    def stop(self, how: str = "warm") -> None:
+        """Ask the worker to leave: `warm` finishes what runs within the grace period, `cold` hands it back at once.
+
+        Safe in a signal handler; a second call can only make it colder.
+        """
+        if self.stopping is None or how == "cold":
+            self.stopping = how
+        self.bell.ring()
+
+    # The loop
+
+    def settle(self) -> None:
+        """Write down what has come out of the pool."""
+        self._end_lost()
+        done = self._unsettled + self.pool.drain()
+        if not done or time.monotonic() < self._not_before:
+            self._unsettled = done
+            return
+        self._unsettled = []
+        self._settle_all(self.crashes.lost(done) if any(_is_loss(outcome) for _, outcome in done) else done)
+
+    def refill(self) -> None:
+        """Fetch as much as the pool has use for."""
+        self._return_stuck()
+        if self.stopping is not None or self._left() == 0 or time.monotonic() < self._not_before:
+            return
+        self._begin_suspects()
+        wanted = min(self._wanted(), self._left())
+        if wanted <= 0:
+            self._empty = False
+            return
+        try:
+            fetched = self.broker.fetch(
+                self.options.queues, wanted, lease=self.options.lease, consumer=self.options.name
+            )
+            self._answered()
+        except BrokerUnavailable as error:
+            self._back_off(error)
+            return
+        self._empty = len(fetched) < wanted
+        if not fetched:
+            return
+        self.holdings.add(fetched, time.monotonic())
+        try:
+            self._take(fetched)
+        except (DjangoTasksError, DatabaseError) as error:
+            # Nothing of it was handed to the pool yet.
+            self._hand_back(fetched)
+            self._back_off(error)
+
+    def rest(self) -> None:
+        """Block until there is something to do."""
+        if self._finished():
+            return
+        now = time.monotonic()
+        timeout = POLL
+        if now < self._not_before:
+            timeout = self._not_before - now
+        elif self.stopping is None and not self._empty and self._wanted() > 0:
+            return
+        elif self.stopping is None:
+            self.listener.want()
+        if self._deadline is not None:
+            timeout = min(timeout, max(0.0, self._deadline - now))
+        if self._crowded() or self.buffer:
+            timeout = min(timeout, STUCK)
+        self.bell.wait(timeout)
+
+    # Taking
+
+    def _take(self, fetched: Sequence[Delivery]) -> None:
+        signals.announce(signals.received, self, deliveries=fetched)
+        runnable, refused = self.buffer.take(fetched)
+        # Those that were acknowledged early have another receipt now.
+        self.holdings.add(runnable, time.monotonic())
+        if self.keeper is not None:
+            self.keeper.tell(self.holdings.leased())
+        self._fetched += len(fetched)
+        self._unsettled += refused
+        self.pool.submit(runnable)
+        self._begin_suspects()
+
+    def _begin_suspects(self) -> None:
+        if self.buffer and self.pool.free > 0:
+            begun = self.buffer.release(self.pool.free)
+            if begun:
+                self._moved_at = time.monotonic()
+                self.pool.submit(begun)
+
+    def _wanted(self) -> int:
+        ahead = 0 if self.options.burst and self._empty else self.lookahead.size(self.pool.size)
+        return self.pool.size + ahead - len(self.holdings)
+
+    def _crowded(self) -> bool:
+        return self.pool.free <= 0 and len(self.holdings) > self.pool.size
+
+    def _left(self) -> int:
+        return 1 << 30 if self.options.max_tasks is None else max(0, self.options.max_tasks - self._fetched)
+
+    def _return_stuck(self) -> None:
+        """Give what waits behind long tasks to whoever has a free slot."""
+        if not self._crowded() and not self.buffer:
+            self._moved_at = time.monotonic()
+            return
+        back = self.pool.reclaim(STUCK) if self._crowded() else []
+        if time.monotonic() - self._moved_at > STUCK:
+            back += self.buffer.empty()
+        if back:
+            self.lookahead.forget()
+            self._unsettled += [(delivery, handed_back(delivery)) for delivery in back]
+            self.settle()
+
+    # Settling
+
+    def _settle_all(self, done: list[Done]) -> None:
+        """Settle a batch; if it cannot be written down as a whole, one by one."""
+        try:
+            self._settled(done, self.settlement.settle(done))
+        except (BrokerUnavailable, StoreUnavailable) as error:
+            # Kept until the server is back; the heart holds the leases meanwhile.
+            self._unsettled = done + self._unsettled
+            self._back_off(error)
+        except (DjangoTasksError, DatabaseError) as error:
+            if len(done) > 1:
+                for pair in done:
+                    self._settle_all([pair])
+            else:
+                self._settle_refused(done[0], error)
+
+    def _settle_refused(self, pair: Done, error: Exception) -> None:
+        """Settle a task whose outcome the store does not take, whatever the reason."""
+        delivery, outcome = pair
+        _log.error("An outcome could not be written down", exc_info=error, extra={"task_id": delivery.message.id})
+        instead = Outcome(states.FAILURE, failure=capture(error), started=outcome.started, ended=outcome.ended)
+        try:
+            self._settled([(delivery, instead)], self.settlement.settle([(delivery, instead)]))
+        except (BrokerUnavailable, StoreUnavailable) as again:
+            self._unsettled.append(pair)
+            self._back_off(again)
+        except (DjangoTasksError, DatabaseError):
+            _log.exception("Not even the failure could be written down; the task is dropped from this worker")
+            self.holdings.remove([delivery])
+
+    def _settled(self, done: Sequence[Done], counted: Sequence[Done]) -> None:
+        self._answered()
+        over = [delivery for delivery, outcome in done if not outcome.interim]
+        self.holdings.remove(over)
+        self.buffer.ended(over)
+        if any(delivery.deliveries > 1 for delivery in over):
+            self.crashes.clear(counted)
+        for _, outcome in counted:
+            if outcome.requeue is not None:
+                # It may be ready again, and nobody need be told of it by the broker.
+                self._empty = False
+            if outcome.ended is not None and outcome.started is not None:
+                self.lookahead.observe(outcome.runtime)
+            if outcome.state in states.FINAL:
+                self.processed += 1
+                self.failed += outcome.state == states.FAILURE
+        signals.announce(signals.settled, self, done=counted)
+
+    def _answered(self) -> None:
+        self._failures = 0
+        self._not_before = 0.0
+
+    def _back_off(self, error: Exception) -> None:
+        self._failures += 1
+        wait = min(30.0, 0.1 * 2 ** min(self._failures, 9)) * RNG.uniform(0.5, 1.0)
+        self._not_before = time.monotonic() + wait
+        _log.warning("The server does not answer; trying again", extra={"error": str(error), "wait": round(wait, 1)})
+
+    # Leases
+
+    def _on_lost(self, lost: Sequence[Delivery]) -> None:
+        """Take note, in the heart's thread, that leases were lost."""
+        self._lost += lost
+        self.bell.ring()
+
+    def _end_lost(self) -> None:
+        """End runs whose task another worker may have by now: what they do from here on is done twice."""
+        if not self._lost:
+            return
+        lost, self._lost = self._lost, []
+        self.holdings.remove(lost)
+        self.buffer.drop(lost)
+        signals.announce(signals.lease_lost, self, deliveries=lost)
+        for delivery in lost:
+            self.pool.cancel(delivery.message.id, kill=True)
+
+    def _beat(self) -> None:
+        """Show that the worker is alive and end what was revoked; in the heart's thread."""
+        running = self.pool.running()
+        self.presence.beat((self.stopping and "stopping") or "running", self.processed, self.failed, running)
+        self.revocations.refresh()
+        for delivery in self.revocations.to_end([entry.delivery for entry in running]):
+            self.pool.cancel(delivery.message.id, kill=True)
+
+    def _chores(self) -> list[Callable[[], int]]:
+        settings = conf.get()
+        return [
+            older_than(self.revocations.ledger.expire, settings.revocations_kept),
+            older_than(self.crashes.expire, settings.revocations_kept),
+            self.presence.prune,
+        ]
+
+    # Leaving
+
+    def _finished(self) -> bool:
+        idle = len(self.holdings) == 0 and not self._unsettled
+        if self.stopping is None:
+            if idle and (self._left() == 0 or (self.options.burst and self._empty)):
+                self.stop()
+            return False
+        return idle or self._overdue()
+
+    def _overdue(self) -> bool:
+        if self.stopping == "cold":
+            return True
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self.options.grace
+            signals.announce(signals.worker_stopping, self, how=self.stopping)
+            self._hand_back(self.buffer.empty() + self.pool.reclaim())
+        return time.monotonic() >= self._deadline
+
+    def _hand_back(self, deliveries: Sequence[Delivery]) -> None:
+        self._unsettled += [(delivery, handed_back(delivery)) for delivery in deliveries]
+
+    def _close(self) -> None:
+        """Hand back what has not ended and leave."""
+        self.listener.stop()
+        self._hand_back(self.buffer.empty() + self.pool.reclaim())
+        self.pool.stop(0.0 if self.holdings else self.options.grace)
+        self._not_before = 0.0
+        self.settle()
+        self.heart.stop()
+        self.maintenance.stop()
+        if self.keeper is not None:
+            self.keeper.stop()
+        try:
+            self.presence.leave(self.processed, self.failed)
+        except (DjangoTasksError, DatabaseError) as error:
+            _log.warning("Could not sign off", extra={"error": str(error)})
+        signals.announce(signals.worker_stopped, self)
+        connections.close_all()
+
+
+def _is_loss(outcome: Outcome) -> bool:
+    return outcome.requeue is not None and outcome.requeue.spent
