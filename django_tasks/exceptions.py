@@ -15,8 +15,8 @@ DjangoTasksError
 ├── TaskError                    how a task ended, seen by whoever waits for its result
 │   ├── MaxRetriesExceeded
 │   ├── TaskRevoked
+│   │   └── TaskExpired
 │   ├── TaskRejected
-│   ├── TaskExpired
 │   ├── TimeLimitExceeded
 │   ├── WorkerLostError          its worker process died
 │   └── RemoteError              its exception has a class that is not known here

@@ -330,11 +330,15 @@ def lost(delivery: Delivery, reason: str) -> Outcome:
     """Say that the process that ran a task died: it is run again or fails, as the task's `on_crash` says."""
     task = tasks.get(delivery.message.task)
     failure = capture(WorkerLostError(f"the process that ran it died: {reason}"))
-    declared = task.options.on_crash if task is not None else None
     # What was acknowledged before it ran must not run twice.
-    if (declared or conf.get().on_crash) == "fail" or delivery.receipt is ACKED:
+    if _on_crash(task) == "fail" or delivery.receipt is ACKED:
         return Outcome(states.FAILURE, failure=failure, keep=_keeps_errors(delivery.message, task))
     return Outcome(states.RETRY, failure=failure, requeue=Requeue(spent=True))
+
+
+def _on_crash(task: AnyTask | None) -> str:
+    declared = task.options.on_crash if task is not None else None
+    return declared or conf.get().on_crash
 
 
 def acks_late(message: Message) -> bool:
@@ -345,7 +349,9 @@ def acks_late(message: Message) -> bool:
 
 
 def max_crashes(message: Message) -> int:
-    """Return how many worker processes a task may take down before it is given up."""
+    """Return how many worker processes a task may take down before it is given up: with `on_crash="fail"`, one."""
     task = tasks.get(message.task)
+    if _on_crash(task) == "fail":
+        return 1
     declared = task.options.max_crashes if task is not None else None
     return declared or conf.get().max_crashes

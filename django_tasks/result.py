@@ -22,11 +22,13 @@ R = TypeVar("R")
 class AsyncResult(Generic[R]):
     """A handle on a task that was sent. Two handles with one id are equal."""
 
-    __slots__ = ("_final", "id", "store")
+    __slots__ = ("_final", "id", "ignored", "store")
 
-    def __init__(self, id: str, store: str = "default") -> None:  # noqa: A002  # Celery's name
+    def __init__(self, id: str, store: str = "default", *, ignored: bool = False) -> None:  # noqa: A002  # Celery's name
         self.id = id
         self.store = store
+        self.ignored = ignored
+        """Whether nothing is kept of what the task returns, as its sender knows: `get` does not wait for it."""
         self._final: Result | None = None
 
     def __repr__(self) -> str:
@@ -61,8 +63,11 @@ class AsyncResult(Generic[R]):
 
         Raises the task's own exception where its class is known here, else RemoteError; TaskRevoked, TaskRejected,
         WorkerLostError or TimeLimitExceeded where that is how it ended; ResultTimeout after `timeout` seconds. With
-        `propagate=False` the exception is returned instead of raised.
+        `propagate=False` the exception is returned instead of raised. A task whose result is ignored is not waited for:
+        the answer is None.
         """
+        if self.ignored:
+            return cast(R, None)
         if disable_sync_subtasks and not may_join():
             raise RuntimeError(
                 "A task that waits for another holds a slot that the other may need: the worker can come to a stand. "
@@ -152,10 +157,6 @@ class AsyncResult(Generic[R]):
     def failed(self) -> bool:
         """Tell whether the task has ended with an exception."""
         return self.state == states.FAILURE
-
-    @property
-    def ignored(self) -> bool:
-        return self.state == states.IGNORED
 
     def exists(self) -> bool:
         """Tell whether the store knows the task: after it ended, or reported a state."""

@@ -16,6 +16,7 @@ from django_tasks.message import Delivery, Message
 from django_tasks.plan import Outcome, Plan, Requeue, Result
 from django_tasks.publisher import publish
 from django_tasks.results.base import ResultStore
+from django_tasks.routing import broker_for
 from django_tasks.transactions import explain, retrying
 
 Done = tuple[Delivery, Outcome]
@@ -27,10 +28,10 @@ ACKED = None
 class Settlement:
     """Writes down outcomes, a batch at a time.
 
-    Guarantee: a crash at any point repeats work and loses none, since the acknowledgement comes last. Where broker
-    and store share a database all of it is one transaction, in which the acknowledgement comes first and decides:
-    what this worker no longer holds writes nothing and is followed by nothing. Elsewhere a stale worker cannot change
-    a final state, but it may be the first to write one.
+    Guarantee: a crash at any point repeats work and loses none. Where broker and store share a database all of it is
+    one transaction, in which the acknowledgement comes first and decides: what this worker no longer holds writes
+    nothing and is followed by nothing. Elsewhere results come first, then what follows, and the acknowledgement last;
+    there a stale worker cannot change a final state, but it may be the first to write one.
     """
 
     def __init__(self, broker: Broker, store: ResultStore, *, worker: str, lease: float) -> None:
@@ -72,6 +73,7 @@ class Settlement:
     def _release(self, batch: Iterable[Done]) -> set[int]:
         """Acknowledge, give back or renew each delivery; return the `id()` of those that were held."""
         done: list[Delivery] = []
+        again: list[tuple[Delivery, Message]] = []
         going_on: list[Delivery] = []
         back: dict[Requeue, list[Delivery]] = defaultdict(list)
         held: set[int] = set()
@@ -80,13 +82,25 @@ class Settlement:
                 held.add(id(delivery))
             elif outcome.requeue is not None:
                 back[outcome.requeue].append(delivery)
+            elif outcome.interim:
+                going_on.append(delivery)
+            elif (following := self._next_attempt(delivery, outcome)) is not None:
+                again.append((delivery, following))
             else:
-                (going_on if outcome.interim else done).append(delivery)
+                done.append(delivery)
         held.update(map(id, self.broker.ack(done)))
+        held.update(map(id, self.broker.replace(again)) if again else ())
         held.update(map(id, self.broker.extend(going_on, self.lease)))
         for requeue, deliveries in back.items():
             held.update(map(id, self.broker.nack(deliveries, delay=requeue.delay, spent=requeue.spent)))
         return held
+
+    def _next_attempt(self, delivery: Delivery, outcome: Outcome) -> Message | None:
+        """Return the message that takes this one's place with its broker, if there is one."""
+        for message in outcome.plan.messages:
+            if message.id == delivery.message.id and broker_for(message.queue) == self.broker.alias:
+                return message
+        return None
 
     def _save(self, batch: Iterable[Done]) -> None:
         self.store.save([result_of(*pair, self.worker) for pair in batch if pair[1].keep and not pair[1].settled])
@@ -96,7 +110,8 @@ class Settlement:
         for delivery, outcome in batch:
             if outcome.settled:
                 continue
-            messages += outcome.plan.messages
+            following = None if delivery.receipt is ACKED else self._next_attempt(delivery, outcome)
+            messages += [message for message in outcome.plan.messages if message is not following]
             if delivery.receipt is ACKED and outcome.requeue is not None:
                 # It left its queue when it was begun: the only way back is to send it again.
                 messages.append(replace(delivery.message, countdown=outcome.requeue.delay or None))

@@ -10,7 +10,7 @@ Sent in the worker's own process, with the worker as sender:
     received(deliveries), settled(done)
 Sent in a child of a prefork pool, with the pool's class as sender:
     child_started(), child_stopping()
-Sent with the task's id as keyword, with the control client's module name as sender:
+Sent where tasks are revoked, with the name of the module that does it as sender:
     task_revoked(ids)
 """
 

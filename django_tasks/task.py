@@ -13,7 +13,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, Unpac
 from asgiref.sync import async_to_sync, sync_to_async
 
 from django_tasks import conf, states
-from django_tasks.canvas.nodes import Signature, next_attempt, seal
+from django_tasks.canvas.nodes import Signature, handle, next_attempt, seal
 from django_tasks.connections import brokers
 from django_tasks.context import Request, current_request
 from django_tasks.exceptions import MaxRetriesExceeded, Retry
@@ -129,9 +129,7 @@ class Task(Generic[P, R]):
         return self._call(args, kwargs, self._preset)
 
     def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions) -> AsyncResult[R]:
-        plan = self._call(args, kwargs, options).plan()
-        publish(plan)
-        return AsyncResult(plan.messages[0].id)
+        return self._call(args, kwargs, options).apply_async()
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions) -> Signature:
         typing = self.options.typing
@@ -303,7 +301,7 @@ def bulk(calls: Iterable[Signature]) -> list[AsyncResult[Any]]:
     """
     plan = Plan(tuple(seal(call) for call in calls))
     publish(plan)
-    return [AsyncResult(message.id) for message in plan.messages]
+    return [handle(message) for message in plan.messages]
 
 
 async def abulk(calls: Iterable[Signature]) -> list[AsyncResult[Any]]:

@@ -82,6 +82,14 @@ class Broker(ABC):
         Unless it was `spent`, the delivery does not count: the next one has the same number.
         """
 
+    def replace(self, pairs: Sequence[tuple[Delivery, Message]]) -> list[Delivery]:
+        """Put messages in the place of leased ones: a task's next attempt, under the id of the one before. Return the
+        deliveries whose lease was held; of the others nothing is published."""
+        held = self.ack([delivery for delivery, _ in pairs])
+        still = set(map(id, held))
+        self.publish([message for delivery, message in pairs if id(delivery) in still])
+        return held
+
     @abstractmethod
     def extend(self, deliveries: Sequence[Delivery], lease: float) -> list[Delivery]:
         """Renew leases to `lease` seconds from now; return those that were still held."""

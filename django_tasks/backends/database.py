@@ -115,8 +115,8 @@ class DatabaseBroker(Broker):
         if swept:
             self._promote()
         rows = self._claim(names, limit, claim)
-        if len(rows) < limit and not swept and self._promote():
-            rows += self._claim(names, limit - len(rows), claim)
+        if not rows and not swept and self._promote():
+            rows = self._claim(names, limit, claim)
         rows.sort(key=_place)
         return [Delivery(_message(row), (row[0], claim.token + row[0]), row[4]) for row in rows]
 
@@ -135,6 +135,13 @@ class DatabaseBroker(Broker):
     def nack(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, spent: bool = False) -> list[Delivery]:
         put_back = partial(self._dialect.put_back, delay=_bounded(delay), spent=spent, notify=self.notify)
         return self._change(deliveries, put_back)
+
+    def replace(self, pairs: Sequence[tuple[Delivery, Message]]) -> list[Delivery]:
+        """Do both in one transaction: no crash can take a task's next attempt away."""
+        try:
+            return retrying(self.using, lambda: super(DatabaseBroker, self).replace(pairs))
+        except Error as error:
+            raise BrokerUnavailable(explain(self.using, error)) from error
 
     def extend(self, deliveries: Sequence[Delivery], lease: float) -> list[Delivery]:
         return self._change(deliveries, partial(self._dialect.renew, seconds=lease))
@@ -174,6 +181,8 @@ class DatabaseBroker(Broker):
         rang = bell.listen(queues, min(seconds, until_due), stop)
         if bell.polling and self.features.wakeups:
             self.features = replace(self.features, wakeups=False)  # type: ignore[misc]
+        if rang and bell.sure:
+            return True
         if not rang and time.monotonic() < self._due:
             return False
         ready, due = self._run(lambda cursor: self._dialect.look(cursor, self.alias, queues))

@@ -51,7 +51,13 @@ class Signature:
         """Send the call."""
         plan = self.plan()
         publish(plan)
-        return AsyncResult(plan.messages[0].id)
+        return handle(plan.messages[0])
+
+
+def handle(message: Message) -> AsyncResult[Any]:
+    """Return the handle of a message that was sent."""
+    ignored = conf.get().ignore_result if message.ignore_result is None else message.ignore_result
+    return AsyncResult(message.id, ignored=ignored)
 
 
 def seal(signature: Signature) -> Message:

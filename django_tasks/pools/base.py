@@ -74,6 +74,11 @@ class Pool(ABC):
         """Return how many deliveries could begin at once: slots less what was submitted and has not come out; 0 when
         more was submitted."""
 
+    @property
+    def exhausted(self) -> bool:
+        """Tell whether the pool cannot go on: the worker must be started anew."""
+        return False
+
     @abstractmethod
     def start(self) -> None:
         """Make ready to run; called once, from the main thread before any other thread is started."""
@@ -98,6 +103,9 @@ class Pool(ABC):
         """Stop a running task: raise SoftTimeLimitExceeded's sibling in it where the pool can, or end its process;
         return whether it was found. Its outcome is REVOKED."""
         return False
+
+    def dump_stacks(self) -> None:  # noqa: B027  # only pools with processes of their own have more to show
+        """Have every process of the pool print the stack of each of its threads to standard error."""
 
     def resize(self, size: int) -> None:
         """Change how many tasks run at once."""

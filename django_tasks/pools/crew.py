@@ -194,37 +194,36 @@ class Crew:
     # What is due.
 
     def see_to(self, now: float) -> float:
-        """Enforce limits, keep children coming and fed; return when to do so again at the latest."""
-        due = NEVER
+        """Keep children coming and fed, enforce limits; return when to do so again at the latest."""
         for handle in self.children.values():
             if handle.jobs:
-                due = min(due, self._loosen(handle, now), limits.enforce(handle, self.options, now, self._collect))
+                self._loosen(handle, now)
         if self._stop_at is not None:
-            return min(due, self._wind_up(now))
-        due = min(due, self._staff(now))
-        self._feed(now)
+            due = self._wind_up(now)
+        else:
+            due = self._staff(now)
+            self._feed(now)
+        for handle in self.children.values():
+            if handle.jobs:
+                due = min(due, limits.enforce(handle, self.options, now, self._collect))
+                if len(handle.jobs) > 1:
+                    due = min(due, handle.since + LONG)
         return due
 
-    def _loosen(self, handle: Handle, now: float) -> float:
+    def _loosen(self, handle: Handle, now: float) -> None:
         """Take back what waits behind a long task, and what a child that does not react has not begun."""
-        if len(handle.jobs) > 1:
-            if now < handle.since + LONG:
-                return handle.since + LONG
+        if len(handle.jobs) > 1 and now >= handle.since + LONG:
             back = handle.take_back()
-            if not handle.jobs:
-                handle.present = False
+            handle.present = handle.present and bool(handle.jobs)
             self._put_back(back)
-        if handle.answered or not handle.jobs:
-            return NEVER
-        if now < handle.since + UNANSWERED * 2 ** handle.jobs[0].moves:
-            return NEVER
+        if handle.answered or not handle.jobs or now < handle.since + UNANSWERED * 2 ** handle.jobs[0].moves:
+            return
         back = handle.take_back()
         handle.answered = not back
         if back:
             handle.present = False
             back[0].moves += 1
             self._put_back(back)
-        return NEVER
 
     def _feed(self, now: float) -> None:
         """Hand out what waits: to idle children first, and more than one only while tasks are short."""

@@ -40,8 +40,8 @@ def enforce(handle: Handle, options: PoolOptions, now: float, collect: Collect) 
         else:
             handle.verdict = partial(execution.timed_out, limit=hard)
     if handle.verdict is not None:
-        if now >= handle.next_kill:
-            end(handle, handle.verdict, now, collect)
+        if now >= handle.next_kill and not end(handle, handle.verdict, now, collect):
+            return now  # it had ended, and made room for another
         return handle.next_kill or NEVER
     if handle.strike_kind is not None and now >= handle.next_strike:
         strike(handle, handle.strike_kind, now)

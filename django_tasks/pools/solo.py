@@ -31,7 +31,7 @@ class SoloPool(Pool):
     the task as far as Python can: not inside a blocking call.
     """
 
-    features = PoolFeatures(soft_limit=True, cancel=True)
+    features = PoolFeatures(soft_limit=True)
     exhausted = False
 
     def __init__(self, options: PoolOptions, bell: Callable[[], None], *, clock: Clock = time.time) -> None:

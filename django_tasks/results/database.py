@@ -96,7 +96,7 @@ class DatabaseStore(ResultStore):
         """Look again and again, less often as time goes by; on SQLite, as soon as anybody has written to the file."""
         unique = list(dict.fromkeys(ids))
         deadline = math.inf if timeout is None else time.monotonic() + timeout
-        pause = FIRST_POLL
+        began = time.monotonic()
         while unique:
             version = self._version()
             if ended := self._ended(unique):
@@ -105,8 +105,9 @@ class DatabaseStore(ResultStore):
             if left <= 0:
                 break
             if version is None:
+                # A tenth of the time waited so far: that is what looking too late adds at most, whatever a task takes.
+                pause = min(max(FIRST_POLL, (time.monotonic() - began) / 10), LONGEST_POLL)
                 time.sleep(min(left, pause * random.uniform(0.8, 1.2)))
-                pause = min(pause * 1.5, LONGEST_POLL)
             else:
                 self._rest(version, deadline)
         return {}

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from django.db.models import QuerySet
+
 from django_tasks import states
 from django_tasks.exceptions import WorkerLostError
 from django_tasks.execution import max_crashes
@@ -62,15 +64,18 @@ class CrashBook:
         judgement = Judgement()
         evidence = self._evidence([d.message.id for d in deliveries if d.deliveries > 1])
         for delivery in deliveries:
-            if delivery.deliveries <= 1:
+            most = max_crashes(delivery.message)
+            if delivery.deliveries <= 1 and most > 1:
                 judgement.clear.append(delivery)
                 continue
             crashes = evidence[delivery.message.id]
-            counted, most = _counted(delivery.deliveries - 1, crashes), max_crashes(delivery.message)
+            ended = delivery.deliveries - 1
+            # Of a task that may not be lost even once every begin is written down: without evidence it never began.
+            counted = _counted(ended, crashes) if most > 1 else len(crashes)
             if counted >= most:
-                judgement.condemned.append((delivery, _given_up(delivery.deliveries - 1, crashes)))
+                judgement.condemned.append((delivery, _given_up(counted, crashes)))
             else:
-                judgement.suspects.append(Suspect(delivery, alone=counted + 1 >= most))
+                judgement.suspects.append(Suspect(delivery, alone=1 < most <= counted + 1))
         return judgement
 
     def begin(self, delivery: Delivery) -> None:
@@ -81,8 +86,8 @@ class CrashBook:
         """Write down the runs among these that took their process down; those of them that did so too often fail."""
         judged: list[Done] = []
         for delivery, outcome in done:
-            if outcome.requeue is not None and outcome.requeue.spent and outcome.failure is not None:
-                self._write(delivery, outcome.failure.message)
+            if is_crash(outcome):
+                self._write(delivery, outcome.failure.message if outcome.failure else VANISHED)
                 crashes = self._evidence([delivery.message.id])[delivery.message.id]
                 if _counted(delivery.deliveries, crashes) >= max_crashes(delivery.message):
                     given_up = _given_up(delivery.deliveries, crashes)
@@ -93,32 +98,34 @@ class CrashBook:
 
     def clear(self, settled: Iterable[Done]) -> None:
         """Forget what was written of suspects that ended well, or were handed back before they began."""
+        over = [(delivery, outcome) for delivery, outcome in settled if written(delivery) and not outcome.interim]
         cleared = [
-            delivery.message.id
-            for delivery, outcome in settled
-            if delivery.deliveries > 1 and not outcome.interim and outcome.requeue is None and not _is_crash(outcome)
+            delivery.message.id for delivery, outcome in over if outcome.requeue is None and not _gave_up(outcome)
         ]
         if cleared:
-            Crash.objects.using(self.using).filter(task_id__in=cleared).delete()
-        for delivery, outcome in settled:
-            if delivery.deliveries > 1 and outcome.requeue is not None and not outcome.requeue.spent:
-                self._of(delivery).delete()
+            self._crashes.filter(task_id__in=cleared).delete()
+        for delivery, outcome in over:
+            if outcome.requeue is not None and not outcome.requeue.spent:
+                self._crashes.filter(task_id=delivery.message.id, attempt=delivery.attempt).delete()
 
     def expire(self, before: datetime) -> int:
         """Remove evidence older than a time; return how much."""
-        return Crash.objects.using(self.using).filter(created_at__lt=before).delete()[0]
+        return self._crashes.filter(created_at__lt=before).delete()[0]
+
+    @property
+    def _crashes(self) -> QuerySet[Crash]:
+        return Crash.objects.using(self.using)
 
     def _evidence(self, ids: Sequence[str]) -> dict[str, list[Crash]]:
         found: dict[str, list[Crash]] = defaultdict(list)
         if ids:
-            for crash in Crash.objects.using(self.using).filter(task_id__in=ids).order_by("id"):
+            for crash in self._crashes.filter(task_id__in=ids).order_by("id"):
                 found[crash.task_id].append(crash)
         return found
 
     def _write(self, delivery: Delivery, reason: str) -> None:
         def write() -> None:
-            manager = Crash.objects.using(self.using)
-            manager.update_or_create(
+            self._crashes.update_or_create(
                 task_id=delivery.message.id,
                 attempt=delivery.attempt,
                 defaults={"worker": self.worker, "reason": reason},
@@ -126,8 +133,15 @@ class CrashBook:
 
         retrying(self.using, write)
 
-    def _of(self, delivery: Delivery):  # type: ignore[no-untyped-def]
-        return Crash.objects.using(self.using).filter(task_id=delivery.message.id, attempt=delivery.attempt)
+
+def written(delivery: Delivery) -> bool:
+    """Tell whether the begin of a delivery was written down."""
+    return delivery.deliveries > 1 or max_crashes(delivery.message) == 1
+
+
+def is_crash(outcome: Outcome) -> bool:
+    """Tell whether a run took its process down."""
+    return outcome.requeue is not None and outcome.requeue.spent
 
 
 def _counted(ended: int, crashes: Sequence[Crash]) -> int:
@@ -144,5 +158,5 @@ def _given_up(ended: int, crashes: Sequence[Crash]) -> Outcome:
     return Outcome(states.FAILURE, failure=capture(WorkerLostError(text)))
 
 
-def _is_crash(outcome: Outcome) -> bool:
+def _gave_up(outcome: Outcome) -> bool:
     return outcome.failure is not None and outcome.failure.type == WorkerLostError.__qualname__

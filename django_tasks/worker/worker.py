@@ -25,7 +25,7 @@ from django_tasks.settlement import Done, Settlement
 from django_tasks.version import VERSION
 from django_tasks.worker.bell import Bell
 from django_tasks.worker.buffer import Buffer
-from django_tasks.worker.crashes import CrashBook
+from django_tasks.worker.crashes import CrashBook, is_crash, written
 from django_tasks.worker.heart import Heart
 from django_tasks.worker.holdings import Holdings
 from django_tasks.worker.keeper import Keeper
@@ -78,6 +78,8 @@ class Worker:
         self.processed = 0
         self.failed = 0
         self.stopping: str | None = None
+        self.broken = False
+        """Whether the worker stops because its pool cannot go on."""
         self.holdings = Holdings()
         self.settlement = Settlement(broker, store, worker=options.name, lease=options.lease)
         self.crashes = CrashBook(options.name, home())
@@ -113,6 +115,7 @@ class Worker:
         self._fetched = 0
         self._deadline: float | None = None
         self._moved_at = time.monotonic()
+        self._dump_asked = False
         self._failures = 0
         self._not_before = 0.0
         self._empty = False
@@ -145,17 +148,25 @@ class Worker:
             self.stopping = how
         self.bell.ring()
 
+    def dump_stacks(self) -> None:
+        """Ask for the stacks of the pool's processes; safe in a signal handler."""
+        self._dump_asked = True
+        self.bell.ring()
+
     # The loop
 
     def settle(self) -> None:
         """Write down what has come out of the pool."""
         self._end_lost()
+        if self._dump_asked:
+            self._dump_asked = False
+            self.pool.dump_stacks()
         done = self._unsettled + self.pool.drain()
         if not done or time.monotonic() < self._not_before:
             self._unsettled = done
             return
         self._unsettled = []
-        self._settle_all(self.crashes.lost(done) if any(_is_loss(outcome) for _, outcome in done) else done)
+        self._settle_all(self.crashes.lost(done) if any(is_crash(outcome) for _, outcome in done) else done)
 
     def refill(self) -> None:
         """Fetch as much as the pool has use for."""
@@ -284,7 +295,7 @@ class Worker:
         over = [delivery for delivery, outcome in done if not outcome.interim]
         self.holdings.remove(over)
         self.buffer.ended(over)
-        if any(delivery.deliveries > 1 for delivery in over):
+        if any(written(delivery) for delivery in over):
             self.crashes.clear(counted)
         for _, outcome in counted:
             if outcome.requeue is not None:
@@ -345,6 +356,10 @@ class Worker:
 
     def _finished(self) -> bool:
         idle = len(self.holdings) == 0 and not self._unsettled
+        if self.pool.exhausted and not self.broken:
+            _log.critical("The pool cannot go on; the worker ends and must be started anew")
+            self.broken = True
+            self.stop("cold")
         if self.stopping is None:
             if idle and (self._left() == 0 or (self.options.burst and self._empty)):
                 self.stop()
@@ -352,13 +367,11 @@ class Worker:
         return idle or self._overdue()
 
     def _overdue(self) -> bool:
-        if self.stopping == "cold":
-            return True
         if self._deadline is None:
             self._deadline = time.monotonic() + self.options.grace
             signals.announce(signals.worker_stopping, self, how=self.stopping)
             self._hand_back(self.buffer.empty() + self.pool.reclaim())
-        return time.monotonic() >= self._deadline
+        return self.stopping == "cold" or time.monotonic() >= self._deadline
 
     def _hand_back(self, deliveries: Sequence[Delivery]) -> None:
         self._unsettled += [(delivery, handed_back(delivery)) for delivery in deliveries]
@@ -380,7 +393,3 @@ class Worker:
             _log.warning("Could not sign off", extra={"error": str(error)})
         signals.announce(signals.worker_stopped, self)
         connections.close_all()
-
-
-def _is_loss(outcome: Outcome) -> bool:
-    return outcome.requeue is not None and outcome.requeue.spent

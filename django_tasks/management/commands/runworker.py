@@ -27,11 +27,14 @@ from django_tasks.worker.bell import Bell
 from django_tasks.worker.supervisor import Supervisor, own_command
 from django_tasks.worker.worker import Worker, WorkerOptions
 
+_FROM_SETTINGS = ("pool", "time_limit", "soft_time_limit", "max_tasks_per_child", "max_memory_per_child", "grace")
+"""What the settings say where the command line does not."""
+
 EPILOG = """
 TERM and the first INT stop the worker warmly: it takes nothing new, finishes what runs within --grace seconds and
 hands the rest back. QUIT and a second INT stop it coldly: what runs is handed back at once. USR1 writes the stack of
-every thread to standard error. Exit codes: 0 stopped as told (nothing is lost, handed-back tasks wait in their queues),
-1 could not start.
+every thread and child to standard error. Exit codes: 0 stopped as told (nothing is lost, what was handed back waits in
+its queue), 1 could not start, or could not go on because its pool broke.
 """
 
 
@@ -40,32 +43,38 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.epilog = EPILOG
-        settings = conf.get()
         add = parser.add_argument
         add("-n", "--name", default="%h.%i", help="node name; %%h is the host, %%i the process (default: %(default)s)")
         add("-Q", "--queues", default="", help="queues to take from, comma separated (default: all of the broker's)")
         add("-X", "--exclude-queues", default="", help="queues to leave out, comma separated")
         add("-c", "--concurrency", default="auto", help="tasks at once; auto is one a processor (default: auto)")
-        add("-P", "--pool", default=settings.pool, help=f"{', '.join(POOLS)} or a dotted path (default: %(default)s)")
+        add("-P", "--pool", help=f"{', '.join(POOLS)} or a dotted path (default: prefork)")
         add("--broker", default="default", help="alias of the broker in the settings (default: default)")
         add("--workers", type=int, default=1, help="whole workers to run under one supervisor (default: 1)")
         add("-l", "--loglevel", default="info", choices=logs.LEVELS)
         add("--logfile", help="write the log there in place of standard error")
         add("--json-logs", action="store_true", help="one JSON object a line")
-        add("--time-limit", type=float, default=settings.time_limit, help="seconds after which a task is ended")
-        add("--soft-time-limit", type=float, default=settings.soft_time_limit, help="seconds until it is told to end")
-        add("--max-tasks-per-child", type=int, default=settings.max_tasks_per_child)
-        add("--max-memory-per-child", type=int, default=settings.max_memory_per_child, help="KiB")
+        add("--time-limit", type=float, help="seconds after which a task is ended")
+        add("--soft-time-limit", type=float, help="seconds until it is told to end")
+        add("--max-tasks-per-child", type=int, help="tasks after which a child is replaced")
+        add("--max-memory-per-child", type=int, help="KiB after which a child is replaced")
         add("--prefetch", type=int, default=500, help="at most so many tasks at hand beyond those that run")
-        add("--burst", action="store_true", help="leave when the queues are empty")
+        add("--burst", action="store_true", help="leave when no task is ready any more; delayed ones stay")
         add("--max-tasks", type=int, help="leave after so many tasks")
-        add("--grace", type=float, default=settings.grace, help="seconds for running tasks at a warm stop")
+        add("--grace", type=float, help="seconds for running tasks at a warm stop (default: 25)")
         add("--purge", action="store_true", help="remove all waiting messages of the queues first")
         add("--reload", action="store_true", help="start again when the code changes; for development")
         add("--pidfile", help="file to write the process id to")
         add("--node-number", type=int, default=0, help="set by the supervisor")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            settings = conf.get()
+        except ConfigurationError as error:
+            raise CommandError(str(error)) from error
+        for name in _FROM_SETTINGS:
+            if options[name] is None:
+                options[name] = getattr(settings, name)
         logs.configure(options["loglevel"], as_json=options["json_logs"], logfile=options["logfile"])
         if options["workers"] > 1 and not options["node_number"]:
             sys.exit(Supervisor(own_command(_one_worker(sys.argv)), options["workers"]).run())
@@ -93,6 +102,8 @@ class Command(BaseCommand):
         finally:
             if pidfile:
                 Path(pidfile).unlink()
+        if worker.broken:
+            sys.exit(1)
 
     def build(self, options: dict[str, Any]) -> Worker:
         """Build the worker that the options describe."""
@@ -135,7 +146,9 @@ class Command(BaseCommand):
         signal.signal(signal.SIGTERM, lambda *_: worker.stop())
         signal.signal(signal.SIGINT, lambda *_: worker.stop(next(interrupts, "cold")))
         signal.signal(signal.SIGQUIT, lambda *_: worker.stop("cold"))
-        faulthandler.register(signal.SIGUSR1, all_threads=True)
+        signal.signal(signal.SIGUSR1, lambda *_: worker.dump_stacks())
+        # This process's own threads are printed at once, also when the loop hangs; the children's by the loop.
+        faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)
 
     def purge(self, worker: Worker) -> None:
         """Remove all waiting messages of the worker's queues."""
