@@ -1,0 +1,1 @@
+"""How fast is it? `python -m benchmarks --help`; never part of the tests."""

@@ -1,0 +1,29 @@
+"""What does a system do when it is asked? `python -m benchmarks.drive FUNCTION [NUMBERS]`, in its environment.
+
+Calls a function of its module and prints `{"seconds": ..., "value": ...}` as the last line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from importlib import import_module
+
+import django
+from django.db import connection
+
+
+def main(function: str, *numbers: str) -> None:
+    django.setup()
+    called = getattr(import_module(os.environ["BENCHMARKS_SYSTEM"]), function)
+    arguments = [json.loads(number) for number in numbers]
+    connection.ensure_connection()
+    began = time.perf_counter()
+    value = called(*arguments)
+    print(json.dumps({"seconds": time.perf_counter() - began, "value": value}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,108 @@
+"""How do we do it? The tasks that the benchmarks run, and what they ask in a process that has Django set up."""
+# /// script
+# requires-python = ">=3.11"
+# dependencies = []
+#
+# [tool.benchmarks]
+# name = "django_tasks"
+# databases = ["sqlite", "postgres", "mariadb"]
+# worker = ["runworker", "--pool", "prefork", "--concurrency", "2", "--loglevel", "warning"]
+# processes = 1
+# bulk = true
+# tasks = 40000
+# unfinished = "SELECT count(*) FROM django_tasks_queuedmessage"
+#
+# [tool.benchmarks.settings]
+# INSTALLED_APPS = ["django_tasks", "benchmarks"]
+# ///
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+
+from benchmarks import ledger
+from django_tasks import bulk as publish
+from django_tasks import task
+from django_tasks.connections import results
+
+BATCH = 500
+A_DAY = 86_400.0
+TIMEOUT = 60.0
+"""Seconds to wait for a task."""
+
+
+@task
+def noop() -> None:
+    ledger.mark()
+
+
+@task
+def wait(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@task
+def record(number: int, seconds: float) -> None:
+    """Leave a line when it begins and when it ends."""
+    ledger.note(number, "begin")
+    time.sleep(seconds)
+    ledger.note(number, "end")
+
+
+def enqueue(number: int) -> None:
+    for _ in range(number):
+        noop.delay()
+
+
+def bulk(number: int) -> None:
+    for begin in range(0, number, BATCH):
+        publish(noop.s() for _ in range(min(BATCH, number - begin)))
+
+
+def bulk_delayed(number: int) -> None:
+    """Enqueue tasks that are not to be run today."""
+    tomorrow = noop.using(countdown=A_DAY)
+    for begin in range(0, number, BATCH):
+        publish(tomorrow.s() for _ in range(min(BATCH, number - begin)))
+
+
+def round_trips(number: int, warm: int, pause: float) -> list[float]:
+    """Return the seconds that calls take from `delay` to the end of `get`, each after about `pause` idle ones."""
+    taken = []
+    for _ in range(warm + number):
+        time.sleep(random.uniform(0.5, 1.5) * pause)
+        began = time.perf_counter()
+        noop.delay().get(timeout=TIMEOUT)
+        taken.append(time.perf_counter() - began)
+    return taken[warm:]
+
+
+def head_of_line(short: int, seconds: float) -> float:
+    """Return after how many seconds the last of the short tasks has ended that were sent around a long one."""
+    calls = [noop.s() for _ in range(short)]
+    calls.insert(short // 10, wait.s(seconds))
+    noop.delay().get(timeout=TIMEOUT)
+    began = time.perf_counter()
+    sent = publish(calls)
+    del sent[short // 10]
+    for result in sent:
+        result.get(timeout=TIMEOUT)
+    return time.perf_counter() - began
+
+
+def bulk_records(number: int, seconds: float) -> None:
+    """Enqueue tasks that say when they begin and end; the number is their id."""
+    for begin in range(0, number, BATCH):
+        numbers = range(begin, min(begin + BATCH, number))
+        publish(record.using(task_id=f"record-{i}").s(i, seconds) for i in numbers)
+
+
+def states(number: int) -> dict[str, int]:
+    """Count the states of the tasks that say when they begin and end; those that are not known are left out."""
+    found = Counter[str]()
+    for begin in range(0, number, BATCH):
+        ids = [f"record-{i}" for i in range(begin, min(begin + BATCH, number))]
+        found.update(result.state for result in results["default"].get(ids).values())
+    return dict(found)

@@ -1,0 +1,1 @@
+"""How does a shop use each feature of tasks?"""

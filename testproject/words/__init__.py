@@ -1,0 +1,1 @@
+"""Which words does Python's own source use most?"""

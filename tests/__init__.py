@@ -1,0 +1,1 @@
+"""Does the project keep its promises?"""

@@ -1,0 +1,209 @@
+"""How do acceptance tests start workers, wait for them, and end them?"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from django_tasks import AsyncResult
+from django_tasks.connections import results
+from django_tasks.models import QueuedMessage, TaskResult, WorkerNode
+from tests.acceptance.ledger import Ledger
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 60.0
+"""Seconds after which something that should have happened is taken not to happen."""
+
+
+class WorkerProcess:
+    """A `runworker` in a process group of its own."""
+
+    def __init__(self, arguments: Sequence[str], environment: dict[str, str], log: Path) -> None:
+        self.log = log
+        self._seen: list[str] = []
+        self._news = threading.Condition()
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "django", "runworker", *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.log.open("a") as log:
+            for line in self.process.stderr:
+                log.write(line)
+                log.flush()
+                with self._news:
+                    self._seen.append(line)
+                    self._news.notify_all()
+        with self._news:
+            self._seen.append("")
+            self._news.notify_all()
+
+    def wait_for(self, words: str, times: int = 1) -> None:
+        """Block until the worker has logged a line with these words so often."""
+
+        def said() -> bool:
+            return sum(words in line for line in self._seen) >= times or "" in self._seen
+
+        with self._news:
+            assert self._news.wait_for(said, PATIENCE), f"never said {words!r}:\n{self.output}"
+            assert sum(words in line for line in self._seen) >= times, f"ended without {words!r}:\n{self.output}"
+
+    @property
+    def output(self) -> str:
+        return "".join(self._seen)
+
+    def send(self, number: int, *, group: bool = False) -> None:
+        (os.killpg if group else os.kill)(self.pid, number)
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        """Wait for the process to end and return its exit code, negative for a signal."""
+        code = self.process.wait(timeout)
+        self._reader.join(timeout)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return code
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.send(number)
+        return self.wait()
+
+    def kill(self) -> None:
+        """End the whole group, whatever is left of it."""
+        for number in (signal.SIGCONT, signal.SIGKILL):
+            try:
+                os.killpg(self.pid, number)
+            except ProcessLookupError:
+                break
+        self.wait()
+
+    def children(self) -> list[int]:
+        """Return the processes of the group but the worker itself."""
+        return [pid for pid in group_of(self.pid) if pid != self.pid]
+
+
+def group_of(group: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            found.append(int(entry.name))
+    return found
+
+
+class Site:
+    """One database, and the workers on it."""
+
+    def __init__(self, alias: str, folder: Path) -> None:
+        self.alias = alias
+        self.folder = folder
+        self.ledger = Ledger(folder / "ledger")
+        self.settings: dict[str, Any] = {"LEASE": 2.0, "HEARTBEAT": 0.5}
+        self.environment: dict[str, str] = {}
+        self.workers: list[WorkerProcess] = []
+
+    def worker(self, *arguments: str, ready: bool = True, **settings: Any) -> WorkerProcess:
+        """Start a worker with two slots unless told otherwise, and wait until it is ready."""
+        environment = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "tests.acceptance.settings",
+            "DJANGO_TASKS_TEST_ALIAS": self.alias,
+            "DJANGO_TASKS_TEST_SETTINGS": json.dumps({**self.settings, **settings}),
+            **self.environment,
+        }
+        size = () if "-c" in arguments else ("-c", "2")
+        log = self.folder / f"worker{len(self.workers)}.log"
+        worker = WorkerProcess([*size, *arguments], environment, log)
+        self.workers.append(worker)
+        if ready:
+            worker.wait_for("ready")
+        return worker
+
+    def gate(self, name: str = "gate") -> Gate:
+        return Gate(self.folder / name)
+
+    def ended(self, *handles: AsyncResult[Any], timeout: float = PATIENCE) -> list[str]:
+        """Wait until all tasks have ended and return their states."""
+        for handle in handles:
+            assert results["default"].wait([handle.id], timeout), f"{handle} did not end; {self.tell()}"
+        found = results["default"].get([handle.id for handle in handles])
+        return [found[handle.id].state for handle in handles]
+
+    def until(self, test: Callable[[], bool], what: str) -> None:
+        """Block until something outside of our reach is so, looking again whenever a moment has passed."""
+        tick = threading.Event()
+        for _ in range(int(PATIENCE / 0.02)):
+            if test():
+                return
+            tick.wait(0.02)
+        pytest.fail(f"never: {what}; {self.tell()}")
+
+    def tell(self) -> str:
+        """Say how everything stands, for a test that fails."""
+        queued = list(QueuedMessage.objects.using(self.alias).values("task_id", "ready", "leased_by", "deliveries"))
+        done = list(TaskResult.objects.using(self.alias).values("task_id", "state", "error_message")[:20])
+        logs = "\n".join(worker.output[-3000:] for worker in self.workers)
+        return f"queued {queued[:20]}\nresults {done}\n{logs}\nledger {self.ledger.lines()[:40]}"
+
+    def quiet(self) -> bool:
+        """Tell whether nothing is queued or leased."""
+        return not QueuedMessage.objects.using(self.alias).exists()
+
+    def nodes(self) -> list[WorkerNode]:
+        return list(WorkerNode.objects.using(self.alias).order_by("name"))
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+
+
+class Gate:
+    """A named pipe that tasks block on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        os.mkfifo(path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def open(self) -> None:
+        """Let whoever waits go on; blocks until somebody does wait."""
+        with self.path.open("w"):
+            pass
+
+
+@pytest.fixture
+def site(alias: str, tmp_path: Path) -> Iterator[Site]:
+    site = Site(alias, tmp_path)
+    backend = {"default": {"BACKEND": "database", "OPTIONS": {"USING": alias}}}
+    with override_settings(DJANGO_TASKS={"BROKERS": backend, "RESULTS": backend, **site.settings}):
+        yield site
+        site.close()

@@ -1,0 +1,20 @@
+"""Which site do the workers run that acceptance tests start? One whose only database is the test's."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from tests.databases import parse
+from tests.settings import *  # noqa: F403
+from tests.settings import DATABASES as _ALL
+from tests.settings import INSTALLED_APPS as _APPS
+
+_alias = os.environ["DJANGO_TASKS_TEST_ALIAS"]
+_url = os.environ.get("DJANGO_TASKS_TEST_URL")
+
+DATABASES = {"default": parse(_url) if _url else _ALL[_alias]}
+# json.loads: a test passes what it wants to see changed.
+DATABASES["default"].update(json.loads(os.environ.get("DJANGO_TASKS_TEST_DATABASE", "{}")))
+INSTALLED_APPS = [*_APPS, "tests.acceptance"]
+DJANGO_TASKS = json.loads(os.environ.get("DJANGO_TASKS_TEST_SETTINGS", "{}"))

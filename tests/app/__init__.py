@@ -1,0 +1,1 @@
+"""Which app would a user write?"""

@@ -1,0 +1,8 @@
+"""What does the site of the tests answer to?"""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import path
+
+urlpatterns = [path("admin/", admin.site.urls)]
