@@ -13,6 +13,7 @@ from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
 from django_tasks.exceptions import ConfigurationError
+from django_tasks.message import PRIORITY_MAX, PRIORITY_MIN
 
 SETTING = "DJANGO_TASKS"
 
@@ -36,6 +37,11 @@ def _mapping_of_mappings(value: Any) -> str:
 
 def _mapping(value: Any) -> str:
     return "" if isinstance(value, Mapping) else "a dict"
+
+
+def _mapping_of_names(value: Any) -> str:
+    fine = isinstance(value, Mapping) and all(isinstance(word, str) and word for pair in value.items() for word in pair)
+    return "" if fine else "a dict of names of queues"
 
 
 def _name(value: Any) -> str:
@@ -75,6 +81,11 @@ def _maybe_retries(value: Any) -> str:
     return "" if fine else "a whole number, or None for no end of retries"
 
 
+def _priority(value: Any) -> str:
+    fine = type(value) is int and PRIORITY_MIN <= value <= PRIORITY_MAX
+    return "" if fine else f"a whole number from {PRIORITY_MIN} to {PRIORITY_MAX}"
+
+
 def _span(value: Any) -> str:
     return "" if value is None or isinstance(value, timedelta) else "a timedelta, or None for ever"
 
@@ -99,7 +110,7 @@ class Settings:
     brokers: Mapping[str, Mapping[str, Any]] = _key({"default": {"BACKEND": "database"}}, _mapping_of_mappings)
     results: Mapping[str, Mapping[str, Any]] = _key({"default": {"BACKEND": "database"}}, _mapping_of_mappings)
     queues: Mapping[str, Mapping[str, Any]] = _key({}, _mapping_of_mappings)
-    routes: Mapping[str, Any] = _key({}, _mapping)
+    routes: Mapping[str, str] = _key({}, _mapping_of_names)
     default_queue: str = _key("default", _name)
 
     acks_late: bool = _key(True, _flag)
@@ -154,6 +165,7 @@ def problems(given: Any) -> Iterator[Problem]:
             yield Problem(f"{SETTING}[{key!r}] must be {wanted}, not {value!r}.")
         else:
             yield from _inner_problems(key, value)
+    yield from _stray_queues(given)
 
 
 def _inner_problems(key: str, value: Any) -> Iterator[Problem]:
@@ -164,9 +176,27 @@ def _inner_problems(key: str, value: Any) -> Iterator[Problem]:
             if not isinstance(params.get("BACKEND"), str):
                 yield Problem(f"{SETTING}[{key!r}][{alias!r}] has no BACKEND.", "Give a short name or a dotted path.")
             yield from _unknown(f"{SETTING}[{key!r}][{alias!r}]", params, _BACKEND_KEYS)
+            if wanted := _mapping(params.get("OPTIONS", {})):
+                where = f"{SETTING}[{key!r}][{alias!r}]['OPTIONS']"
+                yield Problem(f"{where} must be {wanted}, not {params['OPTIONS']!r}.")
     elif key == "QUEUES":
         for queue, params in value.items():
             yield from _unknown(f"{SETTING}[{key!r}][{queue!r}]", params, _QUEUE_KEYS)
+            if wanted := _priority(params.get("PRIORITY", 0)):
+                where = f"{SETTING}[{key!r}][{queue!r}]['PRIORITY']"
+                yield Problem(f"{where} must be {wanted}, not {params['PRIORITY']!r}.")
+
+
+def _stray_queues(given: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield the queues that name a broker which is not there."""
+    queues, brokers = given.get("QUEUES", {}), given.get("BROKERS", Settings().brokers)
+    if _mapping_of_mappings(queues) or _mapping_of_mappings(brokers):
+        return
+    for queue, params in queues.items():
+        alias = params.get("BROKER", "default")
+        if alias not in ["default", *brokers]:
+            where = f"{SETTING}['QUEUES'][{queue!r}]['BROKER']"
+            yield Problem(f"{where} names no broker: {alias!r}.", nearest(str(alias), brokers))
 
 
 def _unknown(where: str, params: Mapping[str, Any], known: frozenset[str]) -> Iterator[Problem]:

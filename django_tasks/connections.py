@@ -52,7 +52,7 @@ class Connections(Generic[T]):
         return iter(self.entries())
 
     def _build(self, alias: str) -> T:
-        params: Mapping[str, Any] | None = self.entries().get(alias, self.always.get(alias))
+        params: Mapping[str, Any] | None = self.always.get(alias) or self.entries().get(alias)
         where = f"{conf.SETTING}[{self.key!r}]"
         if params is None:
             raise ConfigurationError(f"{where} has no {alias!r}. {conf.nearest(alias, self.entries())}")
@@ -81,9 +81,11 @@ class Connections(Generic[T]):
             self._built.clear()
 
 
-# `Task.apply` runs through these two wherever it is called, whatever the settings name.
-_LOCAL_BROKER = {"immediate": {"BACKEND": "immediate", "OPTIONS": {"RESULTS": "immediate"}}}
-_LOCAL_STORE = {"immediate": {"BACKEND": "memory"}}
+LOCAL = "(this process)"
+"""The alias of a broker and of a store that are there whatever the settings name: `Task.apply` runs through them."""
+
+_LOCAL_BROKER = {LOCAL: {"BACKEND": "immediate", "OPTIONS": {"RESULTS": LOCAL}}}
+_LOCAL_STORE = {LOCAL: {"BACKEND": "memory"}}
 
 brokers: Connections[Broker] = Connections("BROKERS", Broker, BROKERS, lambda: conf.get().brokers, _LOCAL_BROKER)
 results: Connections[ResultStore] = Connections(

@@ -126,7 +126,15 @@ def _run(attempt: Attempt) -> Outcome:
             return _run_atomic(attempt)
         return _returned(attempt, _call(attempt))
     except BaseException as error:  # noqa: BLE001  # a task may raise anything, and none of it may end the worker
+        return _caught(attempt, error)
+
+
+def _caught(attempt: Attempt, error: BaseException) -> Outcome:
+    try:
         return _raised(attempt, error)
+    except Exception as other:  # noqa: BLE001  # what a task asks for may be impossible, in as many ways
+        attempt.error = other
+        return _failure(attempt, other)
 
 
 def _begin(attempt: Attempt) -> None:
@@ -149,14 +157,18 @@ def _call(attempt: Attempt) -> Any:
 def _run_atomic(attempt: Attempt) -> Outcome:
     """Run the task and write down its outcome in one transaction.
 
-    Guarantee: with broker and store in that database, its effects there happen exactly once. A run whose lease was
-    lost meanwhile is rolled back.
+    Guarantee: with broker and store in that database, its effects there happen exactly once. A run that does not
+    succeed is rolled back, and so is one whose lease was lost meanwhile.
     """
     declared = attempt.task.options.atomic
     using = DEFAULT_DB_ALIAS if declared is True else str(declared)
     with transaction.atomic(using=using):
         outcome = _returned(attempt, _call(attempt))
-        if outcome.state != states.SUCCESS or attempt.delivery.receipt is ACKED or attempt.site.eager:
+        if outcome.state != states.SUCCESS:
+            # What it did would be done again by the next attempt, or be half of what it was to do.
+            transaction.set_rollback(True, using=using)
+            return outcome
+        if attempt.delivery.receipt is ACKED or attempt.site.eager:
             return outcome
         settlement = Settlement(
             brokers[broker_for(attempt.delivery.message.queue)],
@@ -210,7 +222,7 @@ def _raised(attempt: Attempt, error: BaseException) -> Outcome:  # noqa: PLR0911
 
 
 def _retried(attempt: Attempt, directive: Retry) -> Outcome:
-    cause = directive.exc or directive
+    cause = directive if directive.exc is None else directive.exc
     if attempt.request.following:
         return Outcome(states.RETRY, failure=capture(cause), plan=Plan(attempt.request.following))
     policy = attempt.task.retry_policy()
@@ -243,7 +255,7 @@ def _conclude(attempt: Attempt, outcome: Outcome) -> Outcome:
     task, request, error = attempt.task, attempt.request, attempt.error
     call = (request.message.id, request.args, request.kwargs)
     trace = outcome.failure.traceback if outcome.failure else ""
-    cause = error.exc or error if isinstance(error, Retry) else error
+    cause = error.exc if isinstance(error, Retry) and error.exc is not None else error
     if outcome.state == states.SUCCESS:
         _handle(task.on_success, attempt.value, *call)
         signals.announce(signals.task_succeeded, task, request=request, value=attempt.value)
@@ -324,6 +336,15 @@ def timed_out(delivery: Delivery, limit: float) -> Outcome:
 def handed_back(delivery: Delivery) -> Outcome:
     """Say that a task goes back to its queue as if it had never been taken."""
     return Outcome(states.PENDING, requeue=Requeue(), keep=False)
+
+
+def interrupted(delivery: Delivery) -> Outcome:
+    """Say that a task was ended because its worker is leaving: it goes back, if it may be begun twice."""
+    if delivery.receipt is not ACKED:
+        return handed_back(delivery)
+    task = tasks.get(delivery.message.task)
+    failure = capture(WorkerLostError("ended with its worker; it is not run again, as acks_late=False says"))
+    return Outcome(states.FAILURE, failure=failure, keep=_keeps_errors(delivery.message, task))
 
 
 def lost(delivery: Delivery, reason: str) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -72,7 +73,8 @@ class Interruptible:
     def strike(self, token: object, error: type[BaseException]) -> bool:
         """Raise `error` in the function that runs for this token; return whether it runs and was not struck so before.
 
-        From the thread's own signal handler this raises and does not return.
+        From the thread's own signal handler this raises and does not return. A strike may be lost in a destructor: send
+        it again until the function has ended; it is raised once.
         """
         if threading.get_ident() == self._thread:  # the lock may be held by the very code that was interrupted
             if not self._accepts(token, error):
@@ -90,6 +92,13 @@ class Interruptible:
                 self._late += (error,)
             else:
                 _raise_in_thread(self._thread, error)
+        return True
+
+    def forgive(self, error: type[BaseException] | None) -> bool:
+        """Count a strike that Python printed and ignored, as it does in destructors, as not sent."""
+        if self._token is None or error not in self._sent:
+            return False
+        self._sent = tuple(kind for kind in self._sent if kind is not error)
         return True
 
     def _accepts(self, token: object, error: type[BaseException]) -> bool:
@@ -139,6 +148,7 @@ def _let_strike() -> None:
 
 
 _local = threading.local()
+_hook_before = sys.unraisablehook
 
 
 def here() -> Interruptible:
@@ -147,4 +157,18 @@ def here() -> Interruptible:
         gate: Interruptible = _local.gate
     except AttributeError:
         gate = _local.gate = Interruptible()
+        _notice_ignored()
     return gate
+
+
+def _notice_ignored() -> None:
+    global _hook_before
+    if sys.unraisablehook is not _unraisable:
+        _hook_before, sys.unraisablehook = sys.unraisablehook, _unraisable
+
+
+def _unraisable(what: sys.UnraisableHookArgs) -> None:
+    """Be `sys.unraisablehook`: of the strikes at a task that makes model instances, one in a hundred lands in their
+    destructor."""
+    if not here().forgive(what.exc_type):
+        _hook_before(what)

@@ -7,13 +7,17 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from logging.handlers import WatchedFileHandler
 from typing import Any
 
 from django_tasks import signals, states
-from django_tasks.message import Delivery, Message
+from django_tasks.classes import find_class
+from django_tasks.exceptions import DecodeError
+from django_tasks.message import NAME_LENGTH, Delivery, Message
 from django_tasks.plan import Outcome
 from django_tasks.registry import tasks
-from django_tasks.reprs import storable_text
+from django_tasks.reprs import safe_repr, storable_text
+from django_tasks.serializers import loads
 from django_tasks.settlement import Done
 
 _worker = logging.getLogger("django_tasks.worker")
@@ -35,11 +39,16 @@ class LineFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
         data = {key: value for key, value in vars(record).items() if key not in _STANDARD and key not in _QUIET}
         line = super().formatMessage(record)
-        return f"{line} ({', '.join(f'{key}={value}' for key, value in data.items())})" if data else line
+        return f"{line} ({', '.join(f'{key}={_one_line(value)}' for key, value in data.items())})" if data else line
 
 
 _QUIET = frozenset({"task", "task_id", "attempt", "state", "runtime", "root_id"})
 """Data that the words of the record say already."""
+
+
+def _one_line(value: object, limit: int = 2_000) -> str:
+    """Return a value's text on one line: what tasks and servers say must not look like records of the log."""
+    return "\\n".join(storable_text(str(value), limit).splitlines())
 
 
 class JsonFormatter(logging.Formatter):
@@ -66,7 +75,8 @@ def configure(level: str, *, as_json: bool = False, logfile: str | None = None) 
     if root.handlers:
         root.setLevel(level.upper())
         return
-    handler = logging.FileHandler(logfile) if logfile else logging.StreamHandler(sys.stderr)
+    # Watched: a log that is rotated away is opened anew.
+    handler = WatchedFileHandler(logfile, encoding="utf-8") if logfile else logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else LineFormatter())
     JsonFormatter.converter = LineFormatter.converter = time.localtime
     root.addHandler(handler)
@@ -141,20 +151,22 @@ def _level(delivery: Delivery, outcome: Outcome) -> int:
         return logging.WARNING if outcome.requeue is not None and outcome.requeue.spent else logging.INFO
     task = tasks.get(delivery.message.task)
     failure = outcome.failure
-    if task is not None and failure is not None:
+    if task is not None and task.options.throws and failure is not None:
+        raised = find_class(failure.module, failure.type)
         for error in task.options.throws:
-            if (error.__module__, error.__qualname__) == (failure.module, failure.type):
+            # A class that was made within a function is found by nobody, and yet has its name.
+            named = (error.__module__, error.__qualname__) == (failure.module, failure.type)
+            if named or (raised is not None and issubclass(raised, error)):
                 return logging.INFO
     return logging.ERROR
 
 
 def _words(outcome: Outcome, level: int) -> str:
     failure = outcome.failure
-    why = storable_text(f"{failure.type}: {failure.message}", 500) if failure is not None else ""
+    why = _one_line(f"{failure.type}: {failure.message}", 500) if failure is not None else ""
     match outcome.state:
         case states.SUCCESS:
-            shown = (outcome.value or b"null")[:_SHOWN].decode("ascii", "replace")
-            return f"succeeded in {outcome.runtime:.6f}s: {shown}"
+            return f"succeeded in {outcome.runtime:.6f}s: {_shown(outcome.value)}"
         case states.FAILURE:
             trace = f"\n{failure.traceback}" if failure is not None and level >= logging.ERROR else ""
             return f"failed in {outcome.runtime:.6f}s: {why}{trace}"
@@ -168,8 +180,20 @@ def _words(outcome: Outcome, level: int) -> str:
             return f"{outcome.state.lower()}: {why}"
 
 
+def _shown(value: bytes | None) -> str:
+    """Return what a task returned as text; of a large value, its first characters as they are stored."""
+    if value is None:
+        return "None"
+    if len(value) > 4 * _SHOWN:
+        return value[:_SHOWN].decode("ascii", "replace") + "..."
+    try:
+        return safe_repr(loads(value), limit=_SHOWN)
+    except DecodeError:
+        return value[:_SHOWN].decode("ascii", "replace")
+
+
 def _name(message: Message) -> str:
-    return message.shadow or message.task
+    return _one_line(message.shadow or message.task, NAME_LENGTH)
 
 
 def _data(delivery: Delivery) -> dict[str, Any]:

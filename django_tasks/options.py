@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import Enum
 from typing import Any, Final, Literal, TypedDict
 
+from django_tasks.message import PRIORITY_MAX, PRIORITY_MIN
 from django_tasks.retry import BACKOFF_MAX, ErrorTypes, RetryPolicy
 
 
@@ -87,6 +88,76 @@ CALL_OPTIONS = frozenset(CallOptions.__annotations__)
 DECLARATION = frozenset(Declaration.__annotations__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What the value of an option must be."""
+
+    kinds: tuple[type, ...]
+    words: str
+    fits: Callable[[Any], bool] | None = None
+
+    def complaint(self, value: Any) -> type[Exception] | None:
+        """Return the error that a value is worth."""
+        flag = isinstance(value, bool) and bool not in self.kinds
+        if flag or not isinstance(value, self.kinds):
+            return TypeError
+        return None if value is None or self.fits is None or self.fits(value) else ValueError
+
+
+_NONE = type(None)
+_LIMIT = _Rule((int, float, _NONE), "a number of seconds above 0", lambda value: value > 0)
+_MAYBE = _Rule((bool, _NONE), "True, False or None")
+_EXPIRES = _Rule((int, float, datetime, _NONE), "a number of seconds or a datetime")
+
+_DECLARED: Mapping[str, _Rule] = {
+    "queue": _Rule((str, _NONE), "the name of a queue", bool),
+    "priority": _Rule(
+        (int, _NONE),
+        f"a whole number from {PRIORITY_MIN} to {PRIORITY_MAX}",
+        lambda value: PRIORITY_MIN <= value <= PRIORITY_MAX,
+    ),
+    "max_retries": _Rule((int, _NONE), "0 or more, or None for no end", lambda value: value >= 0),
+    "default_retry_delay": _Rule((int, float), "a number of seconds, 0 or more", lambda value: value >= 0),
+    "retry_backoff": _Rule(
+        (bool, int, float, _NONE), "True or a number of seconds, 0 or more", lambda value: value >= 0
+    ),
+    "retry_backoff_max": _Rule((int, float), "a number of seconds above 0", lambda value: value > 0),
+    "retry_jitter": _Rule((bool,), "True or False"),
+    "time_limit": _LIMIT,
+    "soft_time_limit": _LIMIT,
+    "acks_late": _MAYBE,
+    "on_crash": _Rule((str, _NONE), "'retry' or 'fail'", lambda value: value in ("retry", "fail")),
+    "max_crashes": _Rule((int, _NONE), "1 or more", lambda value: value >= 1),
+    "ignore_result": _MAYBE,
+    "store_errors_even_if_ignored": _MAYBE,
+    "track_started": _MAYBE,
+    "expires": _EXPIRES,
+    "typing": _MAYBE,
+    "atomic": _Rule((bool, str), "True, False or the alias of a database", lambda value: value != ""),
+    "api": _Rule((bool,), "True or False"),
+}
+_CALLED: Mapping[str, _Rule] = {
+    "countdown": _Rule((int, float, _NONE), "a number of seconds"),
+    "expires": _EXPIRES,
+    "shadow": _Rule((str, _NONE), "a name"),
+    "time_limit": _LIMIT,
+    "soft_time_limit": _LIMIT,
+    "ignore_result": _MAYBE,
+    "retries": _Rule((int,), "0 or more", lambda value: value >= 0),
+    "root_id": _Rule((str, _NONE), "the id of a task"),
+    "parent_id": _Rule((str, _NONE), "the id of a task"),
+    "group_id": _Rule((str, _NONE), "the id of a group"),
+    "group_index": _Rule((int, _NONE), "a whole number"),
+}
+
+
+def _check(told: Mapping[str, Any], rules: Mapping[str, _Rule]) -> None:
+    for name, value in told.items():
+        rule = rules.get(name)
+        if rule is not None and (error := rule.complaint(value)):
+            raise error(f"{name} is {rule.words}, not {value!r:.80}.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOptions:
     """What a task declares. None (for `max_retries` and `default_retry_delay`: UNSET) leaves it to the settings."""
@@ -134,10 +205,10 @@ def declared(base: type, given: Declaration) -> TaskOptions:
     for name in ("autoretry_for", "dont_autoretry_for", "throws"):
         if name in told:
             told[name] = _error_types(name, told[name])
+    _check(told, _DECLARED)
     backoff = told.get("retry_backoff")
     # True means "from one second on", as in Celery; False means no backoff.
     told["retry_backoff"] = float(backoff) if backoff else None
-    _check(told)
     return TaskOptions(**told)
 
 
@@ -153,16 +224,9 @@ def _error_types(name: str, value: Any) -> ErrorTypes:
     return kinds
 
 
-def _check(told: Mapping[str, Any]) -> None:
-    for name in ("time_limit", "soft_time_limit"):
-        value = told.get(name)
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} is a number of seconds above 0, not {value!r}.")
-    if told.get("on_crash") not in (None, "retry", "fail"):
-        raise ValueError(f"on_crash is 'retry' or 'fail', not {told['on_crash']!r}.")
-    crashes = told.get("max_crashes")
-    if crashes is not None and crashes < 1:
-        raise ValueError(f"max_crashes is 1 or more, not {crashes!r}.")
+def check_call(given: Mapping[str, Any]) -> None:
+    """Raise TypeError for an option of a call that is of the wrong kind, ValueError for one that is out of range."""
+    _check(given, _CALLED)
 
 
 def retry_policy(options: TaskOptions, max_retries: int | None, delay: float) -> RetryPolicy:

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from asgiref.sync import sync_to_async
 
-from django_tasks import states
+from django_tasks import databases, states
 from django_tasks.connections import results
 from django_tasks.context import may_join
 from django_tasks.control.client import revoke
@@ -87,7 +87,14 @@ class AsyncResult(Generic[R]):
 
     async def aget(self, timeout: float | None = None, *, propagate: bool = True) -> R:
         """Wait for the task as `get` does, without blocking the event loop."""
-        return await sync_to_async(self.get, thread_sensitive=False)(timeout, propagate=propagate)
+        return await sync_to_async(self._get_aside, thread_sensitive=False)(timeout, propagate)
+
+    def _get_aside(self, timeout: float | None, propagate: bool) -> R:
+        try:
+            return self.get(timeout, propagate=propagate)
+        finally:
+            # In a thread that answers no request nobody else would ever close them.
+            databases.close_all()
 
     async def afetch(self) -> Result:
         """Return all that is known now, as `fetch` does."""

@@ -38,10 +38,12 @@ def broker_for(queue: str) -> str:
 
 
 def priority_for(queue: str, asked: int | None) -> int:
-    """Return the priority of a call, which must lie in -100 to 100: the caller's or the task's, else the queue's."""
+    """Return the priority of a call, a whole number from -100 to 100: the caller's or the task's, else the queue's."""
     priority = asked if asked is not None else conf.get().queues.get(queue, {}).get("PRIORITY", 0)
-    if not PRIORITY_MIN <= priority <= PRIORITY_MAX:
-        raise ConfigurationError(f"A priority lies from {PRIORITY_MIN} to {PRIORITY_MAX}; this one is {priority!r}.")
+    if type(priority) is not int or not PRIORITY_MIN <= priority <= PRIORITY_MAX:
+        raise ConfigurationError(
+            f"A priority is a whole number from {PRIORITY_MIN} to {PRIORITY_MAX}; this one is {priority!r}."
+        )
     return priority
 
 
@@ -50,6 +52,6 @@ def queues_of(broker: str) -> list[str]:
     settings = conf.get()
     named = [queue for queue in settings.queues if broker_for(queue) == broker]
     for queue in [settings.default_queue, *settings.routes.values()]:
-        if isinstance(queue, str) and queue not in named and broker_for(queue) == broker:
+        if queue not in named and broker_for(queue) == broker:
             named.append(queue)
     return named

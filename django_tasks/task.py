@@ -8,13 +8,13 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import update_wrapper
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, Unpack, cast, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from asgiref.sync import async_to_sync, sync_to_async
 
 from django_tasks import conf, states
 from django_tasks.canvas.nodes import Signature, handle, next_attempt, seal
-from django_tasks.connections import brokers
+from django_tasks.connections import LOCAL, brokers, results
 from django_tasks.context import Request, current_request
 from django_tasks.exceptions import MaxRetriesExceeded, Retry
 from django_tasks.message import Message
@@ -112,11 +112,16 @@ class Task(Generic[P, R]):
         kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[CallOptions],
     ) -> AsyncResult[R]:
-        """Run the task here and now, as a worker would, its retries included, and keep the result in this process."""
+        """Run the task here and now, as a worker would, its retries included; the handle holds what came of it."""
         call = self._call(tuple(args), dict(kwargs or {}), cast(CallOptions, {**self._preset, **options}))
         message = seal(call)
-        brokers["immediate"].publish([message])
-        return AsyncResult(message.id, store="immediate")
+        brokers[LOCAL].publish([message])
+        ended: AsyncResult[R] = AsyncResult(message.id, store=LOCAL)
+        # The handle keeps what was read once; a process that runs for months must not keep them all. Where nothing
+        # was kept, nobody must wait for it.
+        ended.ignored = not ended.fetch().final
+        results[LOCAL].forget([message.id])
+        return ended
 
     def using(self, **options: Unpack[CallOptions]) -> Task[P, R]:
         """Return this task with options laid under each of its calls: `mail.using(queue="slow").delay(...)`."""
@@ -188,12 +193,12 @@ class Task(Generic[P, R]):
         """
         request = self.request
         if request.called_directly:
-            raise exc or Retry("Task can be retried only by a worker", exc)
+            raise exc if exc is not None else Retry("Task can be retried only by a worker")
         policy = self.retry_policy(max_retries)
         if policy.exhausted(request.retries):
-            raise exc or MaxRetriesExceeded(
-                f"Cannot retry {self.name}[{request.id}]: it was retried {request.retries} times."
-            )
+            if exc is not None:
+                raise exc
+            raise MaxRetriesExceeded(f"Cannot retry {self.name}[{request.id}]: it was retried {request.retries} times.")
         if countdown is None and eta is None:
             countdown = policy.countdown(request.retries, RNG)
         when = cast(CallOptions, {"countdown": countdown, "eta": eta, **options})
@@ -238,6 +243,25 @@ class Task(Generic[P, R]):
         """Override: called last, whatever came of the run."""
 
 
+class Declare(Protocol):
+    """Turns a function into a task; to the type checker, one that is declared with `async def` returns what it ends
+    with."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+class DeclareBound(Protocol):
+    """Turns a function that takes its task first into a task that is called without it."""
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[Any, P], R], /) -> Task[P, R]: ...
+
+
 @overload
 def task(function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
 @overload
@@ -245,7 +269,7 @@ def task(function: Callable[P, R], /) -> Task[P, R]: ...
 @overload
 def task(
     *, name: str | None = ..., bind: Literal[True], base: type[Task[Any, Any]] = ..., **options: Unpack[Declaration]
-) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+) -> DeclareBound: ...
 @overload
 def task(
     *,
@@ -253,7 +277,7 @@ def task(
     bind: Literal[False] = ...,
     base: type[Task[Any, Any]] = ...,
     **options: Unpack[Declaration],
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+) -> Declare: ...
 def task(
     function: Callable[..., Any] | None = None,
     /,
@@ -269,6 +293,8 @@ def task(
     subclass of Task with handlers or options of its own.
     """
     unknown = options.keys() - DECLARATION
+    if not (function is None or callable(function)):
+        raise TypeError(f"@task takes a function; options are given by name, such as name={function!r:.80}.")
     if unknown:
         raise TypeError("; ".join(f"no option {word!r}: {conf.nearest(word, DECLARATION)}" for word in sorted(unknown)))
 

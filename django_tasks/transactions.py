@@ -100,8 +100,11 @@ def retrying(using: str, function: Callable[[], T], *, atomic: bool = True, pati
             return function()
     began, renewed = patience.clock(), False
     for tries in count(1):
-        before, committing = connection.connection, False
+        before: object = None
+        committing = False
         try:
+            connection.ensure_connection()
+            before = connection.connection
             with write(using) if atomic else nullcontext():
                 result = function()
                 committing = atomic

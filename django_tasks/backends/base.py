@@ -44,10 +44,11 @@ class QueueStats:
 class Broker(ABC):
     """Moves messages from publishers to workers, in batches.
 
-    A fetched message is invisible to others for `lease` seconds, then visible again unless acked: delivery is
-    at least once. Every method takes and gives sequences; an empty one costs nothing. `publish` may be called from
-    any thread; `fetch`, `ack` and `nack` from the worker's loop; `extend` from its heart; `wait` from its listener.
-    A driver's error never leaves: it is raised as `BrokerUnavailable`, `BrokerFull` or `PublishError`.
+    A fetched message is invisible to others for `lease` seconds, then visible again unless acked: delivery is at least
+    once. A lease that ran out is held until somebody else could have the message: it is lost when a fetch or a wait
+    notices, not before. Every method takes and gives sequences; an empty one costs nothing. `publish` may be called
+    from any thread; `fetch`, `ack` and `nack` from the worker's loop; `extend` from its heart; `wait` from its
+    listener. A driver's error never leaves: it is raised as `BrokerUnavailable`, `BrokerFull` or `PublishError`.
     """
 
     features: ClassVar[Features] = Features()
@@ -64,12 +65,16 @@ class Broker(ABC):
 
     @abstractmethod
     def publish(self, messages: Sequence[Message]) -> None:
-        """Queue all messages or raise PublishError and queue none; an id that is queued already stays as it is."""
+        """Queue all messages or raise PublishError and queue none; an id that is queued or leased stays as it is."""
 
     @abstractmethod
     def fetch(self, queues: Sequence[str], limit: int, *, lease: float, consumer: str) -> list[Delivery]:
-        """Lease up to `limit` messages for `lease` seconds, those of the highest priority and then the oldest first;
-        never blocks."""
+        """Lease up to `limit` messages for `lease` seconds; never blocks.
+
+        The best of each queue, of the highest priority and then the oldest; queues take turns at being looked at first.
+        The batch comes best first. What has just come due, or lost its lease, may be overlooked while there is enough
+        else, for a second or so.
+        """
 
     @abstractmethod
     def ack(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -96,12 +101,15 @@ class Broker(ABC):
 
     def wait(self, queues: Sequence[str], timeout: float, stop: Event) -> bool:
         """Block until something may have arrived, `timeout` seconds have passed or `stop` is set; return whether a
-        fetch is worth it."""
+        fetch is worth it.
+
+        What arrived since this thread's last wait counts; what has been lying there longer does not wake again.
+        """
         return not stop.wait(timeout)
 
     @abstractmethod
     def stats(self, queues: Sequence[str] = (), *, ceiling: int = 10_000) -> list[QueueStats]:
-        """Return how queues stand; without names, every queue that has messages."""
+        """Return how queues stand; without names, every queue that has messages. Ready is what could be taken now."""
 
     @abstractmethod
     def purge(self, queue: str) -> int:
@@ -113,7 +121,8 @@ class Broker(ABC):
 
     @abstractmethod
     def peek(self, queue: str, limit: int) -> list[Message]:
-        """Return messages that wait, best first, and leave them where they are."""
+        """Return messages that wait and leave them where they are: what is ready in the order of `fetch`, then what is
+        delayed in the order of its time; never what is leased."""
 
     def close(self) -> None:  # noqa: B027  # most brokers hold nothing that must be let go
         """Let go of connections and threads; the next call opens them again."""

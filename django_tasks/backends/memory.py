@@ -105,6 +105,11 @@ class MemoryBroker(Broker):
                     held.append(delivery)
             return held
 
+    def replace(self, pairs: Sequence[tuple[Delivery, Message]]) -> list[Delivery]:
+        copies = [(delivery, _copy(message)) for delivery, message in pairs]
+        with self._changed:
+            return super().replace(copies)
+
     def extend(self, deliveries: Sequence[Delivery], lease: float) -> list[Delivery]:
         with self._changed:
             until = self.clock() + lease

@@ -16,7 +16,7 @@ from django_tasks import conf
 from django_tasks.context import Request, current_request
 from django_tasks.exceptions import NotRegistered
 from django_tasks.message import NAME_LENGTH, Message, new_id, valid_id
-from django_tasks.options import CALL_OPTIONS, CallOptions, TaskOptions
+from django_tasks.options import CALL_OPTIONS, CallOptions, TaskOptions, check_call
 from django_tasks.plan import Plan
 from django_tasks.publisher import publish
 from django_tasks.registry import tasks
@@ -68,6 +68,7 @@ def seal(signature: Signature) -> Message:
         raise TypeError(
             "; ".join(f"no option {name!r}: {conf.nearest(name, CALL_OPTIONS)}" for name in sorted(unknown))
         )
+    check_call(options)
     task = tasks.get(signature.task)
     declared = _UNDECLARED if task is None else task.options
     queue = queue_for(signature.task, options.get("queue"), declared.queue)
@@ -103,6 +104,7 @@ def next_attempt(
     request: Request, args: Iterable[Any] | None, kwargs: Mapping[str, Any] | None, options: CallOptions
 ) -> Message:
     """Return the message that runs a call again, under its id: as it was, but for what is given here."""
+    check_call(options)
     before = request.message
     body = before.body
     if args is not None or kwargs is not None:

@@ -18,13 +18,14 @@ from django_tasks.plan import Result
 LEDGER = "django_tasks.control.ledger.RevocationLedger"
 
 
-def revoke(ids: Sequence[str], *, terminate: bool = False, reason: str = "") -> list[str]:
-    """Revoke tasks: those that wait end as REVOKED now, those that nobody knows yet will when a worker meets them.
+def revoke(ids: str | Sequence[str], *, terminate: bool = False, reason: str = "") -> list[str]:
+    """Revoke one task or several: those that wait end as REVOKED now, those that nobody knows yet will when a worker
+    meets them.
 
     One that runs goes on, but is not retried; with `terminate` its worker ends it, within a heartbeat at most.
     Returns the ids that ended now.
     """
-    ids = list(dict.fromkeys(ids))
+    ids = list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
     if not ids:
         return []
     # The ledger holds database models, which cannot be imported before Django's apps are ready.

@@ -1,5 +1,7 @@
 """Which tables does the first release have?"""
 
+from typing import Any
+
 import django.utils.timezone
 from django.db import migrations, models
 
@@ -9,7 +11,7 @@ import django_tasks.schema
 AUTOVACUUM = "autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000"
 
 
-def vacuum_often(apps, schema_editor):
+def vacuum_often(apps: Any, schema_editor: Any) -> None:
     if schema_editor.connection.vendor == "postgresql":
         table = apps.get_model("django_tasks", "QueuedMessage")._meta.db_table
         schema_editor.execute(f"ALTER TABLE {schema_editor.quote_name(table)} SET ({AUTOVACUUM})")

@@ -22,9 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from django.db import connections
-
-from django_tasks import execution
+from django_tasks import databases, execution
 from django_tasks.exceptions import SoftTimeLimitExceeded, TaskRevoked
 from django_tasks.interrupt import here
 from django_tasks.message import Delivery
@@ -32,7 +30,7 @@ from django_tasks.plan import Outcome
 from django_tasks.pools import frames
 from django_tasks.pools.base import Pool, PoolOptions
 from django_tasks.pools.hygiene import Hygiene, wake_caches
-from django_tasks.pools.template import COORDINATED, ignore
+from django_tasks.pools.template import COORDINATED, flush_output, ignore
 from django_tasks.signals import announce, child_started, child_stopping
 
 PRESENT = -1
@@ -60,16 +58,14 @@ def live(channels: tuple[int, ...], options: PoolOptions, pool: type[Pool]) -> N
         announce(child_started, pool)
         child.run()
         announce(child_stopping, pool)
-        connections.close_all()
+        databases.close_all()
         code = 0
     except BrokenPipeError:  # the pool is gone
         code = 1
     except BaseException:  # noqa: BLE001  # whatever it is, this process must not go on as a copy of the template
         _log.exception("A child process failed")
     finally:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        flush_output()
         os._exit(code)
 
 
@@ -137,6 +133,8 @@ class Child:
             self._current = None
             if self._forked:  # a copy of this process that the task made came back here
                 os._exit(0)
+            if self._gate.struck:  # what stopped half-way may have been a query
+                databases.close_all()
             last = self._spent()
             self._send(self._number, last=last, outcome=outcome)
             if last:

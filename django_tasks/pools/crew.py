@@ -21,7 +21,7 @@ from django_tasks.pools.base import Done, PoolOptions
 from django_tasks.pools.child import PRESENT
 from django_tasks.pools.handle import PACKET_BYTES, Handle, Job
 from django_tasks.pools.limits import NEVER
-from django_tasks.pools.template import ENDED, FORKED, Template
+from django_tasks.pools.template import ENDED, FORKED, Template, how_it_ended
 
 DEPTH = 64
 """How many deliveries one child may hold at most."""
@@ -55,6 +55,8 @@ class Crew:
         self.size = options.size
         self.inbox: deque[Job] = deque()
         self.done: deque[Done] = deque()
+        self.produced = 0
+        """How many outcomes were ever put there; others take them away at any time."""
         self.unfinished = 0
         """How many deliveries were added and are not done."""
         self.lost = False
@@ -113,6 +115,10 @@ class Crew:
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
         self.unfinished -= 1
+        self._produce(job, outcome)
+
+    def _produce(self, job: Job, outcome: Outcome) -> None:
+        self.produced += 1
         self.done.append((job.delivery, outcome))
 
     def _put_back(self, jobs: Sequence[Job]) -> None:
@@ -152,7 +158,7 @@ class Crew:
             elif jobs and jobs[0].number == number:
                 outcome = frames.outcome_from(row)
                 if outcome.interim:
-                    self.done.append((jobs[0].delivery, outcome))
+                    self._produce(jobs[0], outcome)
                 else:
                     self._finish(jobs.popleft(), outcome)
                     finished += 1
@@ -317,7 +323,7 @@ class Crew:
         if not handle.silent:
             self._collect(handle)
         self._put_back(handle.take_back())
-        reason = _reason(status)
+        reason = how_it_ended(status)
         if handle.jobs:
             job = handle.jobs.popleft()
             if handle.killed and handle.verdict is not None:
@@ -365,7 +371,7 @@ class Crew:
             return self._stop_at
         for handle in self.children.values():
             if not handle.killed:
-                handle.verdict = execution.handed_back
+                handle.verdict = execution.interrupted
                 handle.kill()
         return NEVER
 
@@ -373,7 +379,7 @@ class Crew:
         """End whoever is left and give everything back to the system."""
         self.template.close()
         for handle in list(self.children.values()):
-            handle.verdict = execution.handed_back
+            handle.verdict = execution.interrupted
             handle.kill()
             handle.wait(1.0)
             self._bury(handle, signal.SIGKILL)
@@ -389,14 +395,3 @@ def _order(job: Job) -> int:
 
 def _load(handle: Handle) -> int:
     return len(handle.jobs)
-
-
-def _reason(status: int) -> str:
-    """Say how a process ended, from its wait status."""
-    if not os.WIFSIGNALED(status):
-        return f"exit code {os.waitstatus_to_exitcode(status)}"
-    number = os.WTERMSIG(status)
-    try:
-        return f"signal {number} ({signal.Signals(number).name})"
-    except ValueError:  # a real-time signal
-        return f"signal {number}"

@@ -71,6 +71,7 @@ class Handle:
         self.spared = 0
         """How often it was not killed because a result was on its way."""
         self.strike_kind: int | None = None
+        self.strikes = 0
         self.next_kill = self.next_strike = 0.0
         """When each is to be tried again; monotonic."""
         self.answered = False
@@ -148,6 +149,7 @@ class Handle:
         self.verdict = None
         self.spared = 0
         self.strike_kind = None
+        self.strikes = 0
         self.next_kill = self.next_strike = 0.0
         self.answered = False
 

@@ -10,8 +10,9 @@ from django_tasks import execution
 from django_tasks.pools.base import PoolOptions
 from django_tasks.pools.handle import Handle, Verdict
 
-RESTRIKE = 0.5
-"""Seconds after which an exception is sent once more to a task that goes on: the first may have come too early."""
+RESTRIKE, RESTRIKE_MAX = 0.05, 10.0
+"""Seconds after which an exception is sent once more to a task that goes on, since the first may have come before its
+function was entered; doubled each time."""
 SPARED = 0.050
 """Seconds until the next try to kill a child that was writing a result."""
 SPARED_TIMES = 20
@@ -54,7 +55,8 @@ def enforce(handle: Handle, options: PoolOptions, now: float, collect: Collect) 
 def strike(handle: Handle, kind: int, now: float) -> None:
     """Have an exception raised in the task that runs, and again later if that goes on."""
     handle.strike_kind = kind
-    handle.next_strike = now + RESTRIKE
+    handle.next_strike = now + min(RESTRIKE_MAX, RESTRIKE * 2**handle.strikes)
+    handle.strikes += 1
     handle.strike(kind)
 
 

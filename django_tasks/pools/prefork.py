@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import selectors
@@ -43,8 +42,7 @@ class PreforkPool(Pool):
         self._closed = False
         self._thread = threading.Thread(target=self._watch, name="django_tasks.pool", daemon=True)
         self._woken, self._waker = os.pipe()
-        os.set_blocking(self._woken, False)
-        os.set_blocking(self._waker, False)
+        self._raised = False
 
     @property
     def exhausted(self) -> bool:
@@ -68,7 +66,7 @@ class PreforkPool(Pool):
                 connection.close()
         self._crew.template.start(partial(child.live, options=self.options, pool=type(self)))
         self._crew.selector.register(self._crew.template.control, selectors.EVENT_READ, self._crew.hear)
-        self._crew.selector.register(self._woken, selectors.EVENT_READ, self._quiet)
+        self._crew.selector.register(self._woken, selectors.EVENT_READ, _nothing)
         with self._guard:
             self._see_to()
         self._thread.start()
@@ -155,11 +153,12 @@ class PreforkPool(Pool):
             while not crew.ended:
                 crew.selector.select(timeout)
                 with self._guard:
-                    before = len(crew.done)
+                    self._lower()
+                    before = crew.produced
                     crew.watch()
                     self._wakes_at = crew.see_to(time.monotonic())
                     timeout = max(0.0, min(LOOK, self._wakes_at - time.monotonic()))
-                    ring = len(crew.done) > before
+                    ring = crew.produced > before
                 if ring:
                     self.bell()
         except Exception:  # noqa: BLE001  # a bug here must not leave the worker waiting for ever
@@ -171,18 +170,24 @@ class PreforkPool(Pool):
 
     def _see_to(self) -> bool:
         """Do what is due, and have the thread wake up for what is due next; return whether something came out."""
-        before = len(self._crew.done)
+        before = self._crew.produced
         due = self._crew.see_to(time.monotonic())
         if due < self._wakes_at:
             self._wakes_at = due
             self._wake()
-        return len(self._crew.done) > before
+        return self._crew.produced > before
 
     def _wake(self) -> None:
-        if not self._closed:
-            with contextlib.suppress(BlockingIOError):
-                os.write(self._waker, b"\0")
+        if not self._raised and not self._closed:
+            self._raised = True
+            os.write(self._waker, b"\0")
 
-    def _quiet(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._woken, 4096)
+    def _lower(self) -> None:
+        """Take note of having woken up. Only the pool's thread does: another one would make it sleep on."""
+        if self._raised:
+            self._raised = False
+            os.read(self._woken, 1)
+
+
+def _nothing() -> None:
+    """Do nothing about the wake-up pipe: that is for the pool's thread alone."""

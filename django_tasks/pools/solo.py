@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from types import FrameType
 
-from django_tasks import execution
+from django_tasks import databases, execution
 from django_tasks.exceptions import SoftTimeLimitExceeded, TaskRevoked
 from django_tasks.interrupt import Interruptible, here
 from django_tasks.message import Clock, Delivery
@@ -32,7 +32,6 @@ class SoloPool(Pool):
     """
 
     features = PoolFeatures(soft_limit=True)
-    exhausted = False
 
     def __init__(self, options: PoolOptions, bell: Callable[[], None], *, clock: Clock = time.time) -> None:
         super().__init__(options, bell, clock=clock)
@@ -104,6 +103,8 @@ class SoloPool(Pool):
                 return copy_context().run(execution.execute, delivery, site)
         finally:
             self._current = None
+            if gate.struck:  # what stopped half-way may have been a query
+                databases.close_all()
 
     def _report(self, delivery: Delivery, outcome: Outcome) -> None:
         with here().shield:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import select
 import signal
 import socket
 import struct
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_tasks.pools.parentage import die_with_parent
 
@@ -28,6 +30,9 @@ COMMAND = struct.Struct(">I")
 REPORT = struct.Struct(">BIIi")
 """One of the kinds below, seat, process id, and wait status or error number."""
 FORKED, ENDED, FAILED = range(3)
+
+HANDLER_PATIENCE = 1.0
+"""Seconds to wait for a thread that is writing to a log before the template is forked all the same."""
 
 CHANNELS = 4
 """Work, tokens, strikes and results: the order in which a child's ends travel."""
@@ -51,8 +56,11 @@ class Template:
     def start(self, child: Child) -> None:
         """Fork the template; `child` is what each of its forks is to do, given its ends of the channels."""
         parent = os.getpid()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush_output()
+        # Beside the main thread of the autoreloader, listing all objects would break a tuple that it just makes.
+        alone = threading.current_thread() is threading.main_thread()
+        inherited = database_wrappers() if alone else []
+        held = hold_log_handlers()
         with warnings.catch_warnings():
             # Threads that run already are told of by the pool, in words that help.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -61,9 +69,12 @@ class Template:
             code = 1
             try:
                 self.control.close()
+                forsake(inherited)
                 code = serve(self._far, parent, child)
             finally:
                 os._exit(code)
+        for handler in held:
+            handler.release()
         self._far.close()
         self.control.setblocking(False)
 
@@ -103,7 +114,6 @@ class Template:
 def serve(control: socket.socket, parent: int, child: Child) -> int:
     """Be the template: fork a child for each command, until the worker goes away or closes the control socket."""
     die_with_parent(parent)
-    forsake_connections()
     _silence_stdin()
     for number in (*COORDINATED, signal.SIGUSR1, signal.SIGUSR2):
         # Not SIG_IGN: programs that a task starts would inherit it, and could not be terminated.
@@ -128,6 +138,8 @@ def serve(control: socket.socket, parent: int, child: Child) -> int:
             data, fds, _, _ = socket.recv_fds(control, COMMAND.size, CHANNELS, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
             if len(data) < COMMAND.size:
                 return 0
+            for fd in fds:
+                os.set_inheritable(fd, False)
             _fork(control, COMMAND.unpack(data)[0], tuple(fds), seats, lambda: _leave(inherited), child)
         _report_ended(control, seats)
 
@@ -193,12 +205,39 @@ def ignore(number: int, where: FrameType | None) -> None:
     """Do nothing about a signal."""
 
 
-def forsake_connections() -> None:
-    """Forget inherited database connections without a word on the wire, which would end them for their owner."""
-    for connection in connections.all(initialized_only=True):
-        if connection.connection is not None:
-            _abandoned.append(connection.connection)
-            connection.connection = None
+def database_wrappers() -> list[BaseDatabaseWrapper]:
+    """Return Django's database connections of all threads of this process."""
+    # By type(): a lazy object would be evaluated if it were asked for its class.
+    return [each for each in gc.get_objects() if issubclass(type(each), BaseDatabaseWrapper)]
+
+
+def forsake(inherited: Sequence[BaseDatabaseWrapper]) -> None:
+    """Forget connections that belong to the parent, in a fork of it, without a word on the wire that would end them.
+
+    They are kept for ever: the drivers' destructors say goodbye to the server. For the same reason the list must be
+    made before the fork, which destroys what other threads held.
+    """
+    for wrapper in inherited:
+        _abandoned.append((wrapper, wrapper.connection))
+        wrapper.connection = None
+
+
+def hold_log_handlers() -> list[logging.Handler]:
+    """Keep every thread from writing to a log, and return what must be released in this process, not in a fork of it.
+
+    A fork finds the handlers' own locks free, logging sees to that; but the lock within a stream that another thread is
+    writing to at that moment would stay locked in the fork for ever.
+    """
+    handlers = [handler for reference in logging._handlerList if (handler := reference()) is not None]  # type: ignore[attr-defined]
+    return [handler for handler in handlers if handler.lock is None or handler.lock.acquire(timeout=HANDLER_PATIENCE)]
+
+
+def flush_output() -> None:
+    """Write out what is buffered, before this process is copied or ends."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
 
 
 def _silence_stdin() -> None:
@@ -206,3 +245,14 @@ def _silence_stdin() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
+
+
+def how_it_ended(status: int) -> str:
+    """Say how a process ended, from its wait status."""
+    if not os.WIFSIGNALED(status):
+        return f"exit code {os.waitstatus_to_exitcode(status)}"
+    number = os.WTERMSIG(status)
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:  # a real-time signal
+        return f"signal {number}"

@@ -18,8 +18,9 @@ from django_tasks.plan import Outcome
 from django_tasks.pools.base import Done, Pool, PoolFeatures, PoolOptions, Running
 from django_tasks.pools.hygiene import wake_caches
 
-RESTRIKE = 0.05
-"""Seconds until the next try to strike a task that had not entered its function yet."""
+RESTRIKE, RESTRIKE_MAX = 0.05, 10.0
+"""Seconds after which an exception is sent once more to a task that goes on, since the first may have come before its
+function was entered; doubled each time."""
 
 LEAVE = 1.0
 """Seconds that an idle thread may take to close its database connections when the pool stops."""
@@ -48,6 +49,7 @@ class ThreadPool(Pool):
         self._inbox: deque[tuple[Delivery, float]] = deque()
         self._done: deque[Done] = deque()
         self._unfinished = 0
+        self._produced = 0
         self._seats: set[_Seat] = set()
         self._written_off: set[_Seat] = set()
         self._stopped = False
@@ -113,7 +115,7 @@ class ThreadPool(Pool):
                 if kill:
                     self._write_off(seat, execution.cancelled(delivery), TaskRevoked)
                 else:
-                    seat.revoked = True
+                    seat.revoked, seat.next_strike = True, 0.0
                     self._enforce(seat, time.monotonic())
                     self._change.notify_all()
                 return True
@@ -145,7 +147,7 @@ class ThreadPool(Pool):
                 self._change.wait(left)
             for seat in list(self._seats):
                 if seat.delivery is not None:
-                    self._write_off(seat, execution.handed_back(seat.delivery), TaskRevoked)
+                    self._write_off(seat, execution.interrupted(seat.delivery), TaskRevoked)
             leaving = [seat.thread for seat in self._seats] + [self._watcher] * (self._watcher.ident is not None)
         for thread in leaving:
             thread.join(max(0.0, deadline - time.monotonic()) + LEAVE)
@@ -158,6 +160,7 @@ class ThreadPool(Pool):
 
     def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
         self._unfinished -= 1
+        self._produced += 1
         self._done.append((delivery, outcome))
 
     def _staff(self) -> None:
@@ -186,9 +189,9 @@ class ThreadPool(Pool):
                 if self._stopped and not self._seats:
                     return
                 now = time.monotonic()
-                before = len(self._done)
+                before = self._produced
                 self._looks_at = min((self._enforce(seat, now) for seat in list(self._seats)), default=_NEVER)
-                ring = len(self._done) > before
+                ring = self._produced > before
                 if not ring:
                     self._change.wait(None if self._looks_at == _NEVER else max(0.0, self._looks_at - now))
             if ring:
@@ -209,13 +212,12 @@ class ThreadPool(Pool):
             wanted.append(SoftTimeLimitExceeded)
         elif soft is not None:
             due = min(due, seat.since + soft)
-        for error in wanted:
-            if error not in seat.struck:
-                if seat.gate.strike(delivery, error):
-                    seat.struck.add(error)
-                else:
-                    due = min(due, now + RESTRIKE)
-        return due
+        if wanted and now >= seat.next_strike:
+            for error in wanted:
+                seat.gate.strike(delivery, error)
+            seat.next_strike = now + seat.patience
+            seat.patience = min(RESTRIKE_MAX, 2 * seat.patience)
+        return min(due, seat.next_strike) if wanted else due
 
 
 class _Seat:
@@ -227,7 +229,8 @@ class _Seat:
         self.since = 0.0
         self.limits: tuple[float | None, float | None] = (None, None)
         self.revoked = False
-        self.struck: set[type[BaseException]] = set()
+        self.next_strike = 0.0
+        self.patience = RESTRIKE
         self.gate: Interruptible
         self.thread = threading.Thread(target=self._live, name="django_tasks.task", daemon=True)
 
@@ -250,6 +253,8 @@ class _Seat:
                 except BaseException as error:  # noqa: BLE001  # a bug of ours must cost neither the task nor the thread
                     _log.exception("A thread failed", extra={"task_id": delivery.message.id})
                     outcome = execution.lost(delivery, repr(error))
+                if self.gate.struck:  # what stopped half-way may have been a query
+                    databases.close_all()
                 if not self._ended(delivery, outcome):
                     return
         finally:
@@ -276,7 +281,7 @@ class _Seat:
             self.limits = execution.limits(delivery, pool.options)
             self.since = time.monotonic()
             self.revoked = False
-            self.struck.clear()
+            self.next_strike, self.patience = 0.0, RESTRIKE
             self.delivery = delivery
             nearest = min((limit for limit in self.limits if limit is not None), default=_NEVER)
             if self.since + nearest < pool._looks_at:

@@ -36,7 +36,10 @@ class ResultStore(ABC):
 
     @abstractmethod
     def save(self, results: Sequence[Result]) -> None:
-        """Write results; one that is final already stays as it is. Of several with one id the last that counts wins."""
+        """Write results; one that is final already stays as it is. Of several with one id the last that counts wins.
+
+        A later state that leaves out `created_at`, `started_at`, `args_repr` or `kwargs_repr` keeps what was known.
+        """
 
     @abstractmethod
     def get(self, ids: Sequence[str]) -> dict[str, Result]:

@@ -12,7 +12,7 @@ from django_tasks import states
 from django_tasks.exceptions import DecodeError, SerializationError
 from django_tasks.failure import Failure
 from django_tasks.message import NAME_LENGTH, QUEUE_LENGTH, Message
-from django_tasks.models import STATE_LENGTH
+from django_tasks.models import STATE_LENGTH, TaskResult
 from django_tasks.plan import Result
 from django_tasks.protocol import LARGEST, dump_message, load_message
 from django_tasks.reprs import storable_text
@@ -63,6 +63,8 @@ _ERROR_LENGTH = 1_000
 _WORKER_LENGTH = 255
 _ANY_LENGTH = 1 << 30
 
+_LENGTHS = {field.column: field.max_length for field in TaskResult._meta.concrete_fields}
+
 _BINARY = "base64:"
 """Begins a value that is not text, as no JSON does."""
 
@@ -97,7 +99,7 @@ def to_row(result: Result, history: str) -> Row:
         None if result.message is None else _kept(result.message),
         history,
     )
-    return row if _is_storable(row) else tuple(_storable(value) for value in row)
+    return row if _is_storable(row) else tuple(map(_storable, COLUMNS, row))
 
 
 _NO_FAILURE = Failure("", "")
@@ -121,15 +123,17 @@ def _is_storable(row: Row) -> bool:
     return True
 
 
-def _storable(value: Any) -> Any:
-    return storable_text(value, _ANY_LENGTH) if type(value) is str else value
+def _storable(column: str, value: Any) -> Any:
+    # An escape is longer than what it stands for.
+    return storable_text(value, _ANY_LENGTH)[: _LENGTHS.get(column)] if type(value) is str else value
 
 
 def _as_text(value: bytes) -> str:
     try:
-        return value.decode()
+        text = value.decode()
     except UnicodeDecodeError:
-        return _BINARY + b64encode(value).decode("ascii")
+        text = _BINARY
+    return _BINARY + b64encode(value).decode("ascii") if text.startswith(_BINARY) else text
 
 
 def _as_bytes(text: str) -> bytes:
@@ -200,5 +204,8 @@ def from_row(row: Sequence[Any]) -> Result:
 def _failure(kind: str, module: str, message: str, args: str | None, notes: str, traceback: str) -> Failure | None:
     if not kind and not module:
         return None
-    told = tuple(json.loads(notes)) if notes else ()
+    try:
+        told = tuple(map(str, json.loads(notes))) if notes else ()
+    except (ValueError, TypeError):
+        told = (notes,)
     return Failure(kind, module, message, args, traceback, told)

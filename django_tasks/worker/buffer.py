@@ -37,18 +37,25 @@ class Buffer:
         """Return the deliveries that may run now, and the outcomes of those that will not."""
         allowed, refused = self.revocations.sift(deliveries)
         judgement = self.crashes.judge(allowed)
+        runnable = self._acked(judgement.clear)
+        # After all that may fail: then the caller hands everything back.
         self.suspects.extend(judgement.suspects)
-        return self._acked(judgement.clear), refused + judgement.condemned
+        return runnable, refused + judgement.condemned
 
-    def release(self, free: int) -> list[Delivery]:
-        """Return suspects to be begun at once on `free` idle slots, each written down."""
-        ready: list[Delivery] = []
-        while len(ready) < free and self.suspects and self._may_begin(self.suspects[0]):
-            suspect = self.suspects.popleft()
+    def release(self) -> list[Delivery]:
+        """Return the next suspect, written down, to be begun at once on an idle slot; nothing while none may begin.
+
+        When that cannot be written it raises, and the suspect goes on waiting.
+        """
+        while self.suspects and self._may_begin(self.suspects[0]):
+            suspect = self.suspects[0]
             self.crashes.begin(suspect.delivery)
-            self._begun[suspect.delivery.message.id] = suspect
-            ready.append(suspect.delivery)
-        return self._acked(ready)
+            ready = self._acked([suspect.delivery])
+            self.suspects.popleft()
+            if ready:
+                self._begun[suspect.delivery.message.id] = suspect
+                return ready
+        return []
 
     def ended(self, deliveries: Iterable[Delivery]) -> None:
         """Take note of deliveries that have come out of the pool."""

@@ -58,6 +58,8 @@ class CrashBook:
     def __init__(self, worker: str, using: str) -> None:
         self.worker = worker
         self.using = using
+        self._over: list[Done] = []
+        """Suspects that have ended, and of which something may be written still."""
 
     def judge(self, deliveries: Sequence[Delivery]) -> Judgement:
         """Sort deliveries by what is known against them."""
@@ -82,29 +84,37 @@ class CrashBook:
         """Write down that a suspect is about to begin."""
         self._write(delivery, VANISHED)
 
-    def lost(self, done: Iterable[Done]) -> list[Done]:
-        """Write down the runs among these that took their process down; those of them that did so too often fail."""
-        judged: list[Done] = []
-        for delivery, outcome in done:
-            if is_crash(outcome):
-                self._write(delivery, outcome.failure.message if outcome.failure else VANISHED)
-                crashes = self._evidence([delivery.message.id])[delivery.message.id]
-                if _counted(delivery.deliveries, crashes) >= max_crashes(delivery.message):
-                    given_up = _given_up(delivery.deliveries, crashes)
-                    judged.append((delivery, replace(given_up, started=outcome.started, ended=outcome.ended)))
-                    continue
-            judged.append((delivery, outcome))
-        return judged
+    def judged(self, done: Sequence[Done]) -> list[Done]:
+        """Write down the runs among these that took their process down; those of them that did so too often fail.
 
-    def clear(self, settled: Iterable[Done]) -> None:
-        """Forget what was written of suspects that ended well, or were handed back before they began."""
-        over = [(delivery, outcome) for delivery, outcome in settled if written(delivery) and not outcome.interim]
+        May be called again with the same outcomes.
+        """
+        return [self._judged(*pair) if _is_crash(pair[1]) else pair for pair in done]
+
+    def _judged(self, delivery: Delivery, outcome: Outcome) -> Done:
+        self._write(delivery, outcome.failure.message if outcome.failure else VANISHED)
+        crashes = self._evidence([delivery.message.id])[delivery.message.id]
+        if _counted(delivery.deliveries, crashes) < max_crashes(delivery.message):
+            return delivery, outcome
+        return delivery, replace(_given_up(delivery.deliveries, crashes), started=outcome.started, ended=outcome.ended)
+
+    def ended(self, settled: Iterable[Done]) -> None:
+        """Take note of deliveries that have ended, for `clear`."""
+        self._over += [pair for pair in settled if _written(pair[0]) and not pair[1].interim]
+
+    def clear(self) -> None:
+        """Forget what was written of suspects that ended well, or were handed back before they began. What cannot be
+        forgotten now will be at the next call."""
+        if self._over:
+            retrying(self.using, self._clear)
+            self._over.clear()
+
+    def _clear(self) -> None:
         cleared = [
-            delivery.message.id for delivery, outcome in over if outcome.requeue is None and not _gave_up(outcome)
+            delivery.message.id for delivery, outcome in self._over if outcome.requeue is None and not _gave_up(outcome)
         ]
-        if cleared:
-            self._crashes.filter(task_id__in=cleared).delete()
-        for delivery, outcome in over:
+        self._crashes.filter(task_id__in=cleared).delete()
+        for delivery, outcome in self._over:
             if outcome.requeue is not None and not outcome.requeue.spent:
                 self._crashes.filter(task_id=delivery.message.id, attempt=delivery.attempt).delete()
 
@@ -118,9 +128,9 @@ class CrashBook:
 
     def _evidence(self, ids: Sequence[str]) -> dict[str, list[Crash]]:
         found: dict[str, list[Crash]] = defaultdict(list)
-        if ids:
-            for crash in self._crashes.filter(task_id__in=ids).order_by("id"):
-                found[crash.task_id].append(crash)
+        rows = self._crashes.filter(task_id__in=ids).order_by("id")
+        for crash in retrying(self.using, lambda: list(rows.all()), atomic=False) if ids else ():
+            found[crash.task_id].append(crash)
         return found
 
     def _write(self, delivery: Delivery, reason: str) -> None:
@@ -134,12 +144,12 @@ class CrashBook:
         retrying(self.using, write)
 
 
-def written(delivery: Delivery) -> bool:
+def _written(delivery: Delivery) -> bool:
     """Tell whether the begin of a delivery was written down."""
     return delivery.deliveries > 1 or max_crashes(delivery.message) == 1
 
 
-def is_crash(outcome: Outcome) -> bool:
+def _is_crash(outcome: Outcome) -> bool:
     """Tell whether a run took its process down."""
     return outcome.requeue is not None and outcome.requeue.spent
 

@@ -11,9 +11,11 @@ from django.db import DatabaseError
 
 from django_tasks import databases
 from django_tasks.backends.base import Broker
+from django_tasks.connections import home
 from django_tasks.exceptions import DjangoTasksError
 from django_tasks.message import Delivery
 from django_tasks.options import RNG
+from django_tasks.transactions import explain
 from django_tasks.worker.holdings import Holdings
 
 _log = logging.getLogger("django_tasks.worker")
@@ -42,7 +44,14 @@ class Heart(threading.Thread):
         self.interval = interval
         self.on_lost = on_lost
         self.on_beat = on_beat
+        self.last_beat = time.monotonic()
         self._stop_asked = threading.Event()
+        self._failures = 0
+
+    @property
+    def overdue(self) -> bool:
+        """Tell whether leases may have run out unseen: this process stood still, or the broker did not answer."""
+        return time.monotonic() - self.last_beat > self.lease * 2 / 3
 
     def run(self) -> None:
         # The first beat shows the worker at once.
@@ -54,13 +63,23 @@ class Heart(threading.Thread):
     def beat(self) -> float:
         """Renew what is due and return the seconds until the next beat: fewer when the broker did not answer."""
         try:
-            self.renew(time.monotonic())
+            now = time.monotonic()
+            self.renew(now)
+            self.last_beat = now
             self.on_beat()
         except (DjangoTasksError, DatabaseError) as error:
-            _log.warning("Heartbeat failed; trying again", extra={"error": str(error)})
+            self._failed(error)
             return min(1.0, self.interval)
+        self._failures = 0
         # Workers that were started together must not beat together for ever.
         return self.interval * RNG.uniform(0.9, 1.0)
+
+    def _failed(self, error: Exception) -> None:
+        self._failures += 1
+        # Less and less often: the loop says the same, and an outage may last for hours.
+        if self._failures & (self._failures - 1) == 0:
+            said = explain(home(), error) if isinstance(error, DatabaseError) else str(error)
+            _log.warning("Heartbeat failed; trying again", extra={"error": said, "failures": self._failures})
 
     def renew(self, now: float) -> None:
         """Renew the leases that are due and tell of those that are lost."""

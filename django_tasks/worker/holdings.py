@@ -31,6 +31,10 @@ class Holdings:
         holding = self._held.get(delivery.message.id)
         return holding is not None and holding.delivery.receipt == delivery.receipt
 
+    def has(self, task_id: str) -> bool:
+        """Tell whether a delivery of this task is held."""
+        return task_id in self._held
+
     def add(self, deliveries: Iterable[Delivery], now: float) -> None:
         """Take note of deliveries just leased."""
         with self._lock:

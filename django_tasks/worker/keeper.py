@@ -20,6 +20,8 @@ from django_tasks.pools.parentage import die_with_parent
 
 _log = logging.getLogger("django_tasks.worker")
 _HEADER = 4
+_NOT_ITS_OWN = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+"""Signals that are meant for the worker, and reach its whole process group."""
 
 
 class Keeper:
@@ -40,16 +42,20 @@ class Keeper:
         """Fork; called before the worker has threads or database connections."""
         read, self._pipe = os.pipe()
         parent = os.getpid()
+        # A signal that comes before the new process has turned a deaf ear to it must not end it, either.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_ITS_OWN)
         self.pid = os.fork()
         if self.pid == 0:
-            os.close(self._pipe)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
-                signal.signal(number, signal.SIG_IGN)
             try:
+                os.close(self._pipe)
+                for number in _NOT_ITS_OWN:
+                    signal.signal(number, signal.SIG_IGN)
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 die_with_parent(parent)
                 self._keep(read)
             finally:
                 os._exit(0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(read)
 
     def tell(self, held: Sequence[Delivery]) -> None:

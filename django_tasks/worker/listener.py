@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from django_tasks import databases
@@ -12,6 +13,10 @@ from django_tasks.exceptions import PublishError
 from django_tasks.options import RNG
 
 _log = logging.getLogger("django_tasks.broker")
+
+SLICE = 0.25
+"""Seconds that the broker is asked to wait at once: what the loop learns meanwhile of what is due next, a wait that is
+under way may not know."""
 
 
 class Listener(threading.Thread):
@@ -39,7 +44,7 @@ class Listener(threading.Thread):
             if self._stop_asked.is_set():
                 break
             try:
-                self.broker.wait(self.queues, self.poll * RNG.uniform(0.9, 1.1), self._stop_asked)
+                self._wait(self.poll * RNG.uniform(0.9, 1.1))
                 failures = 0
             except PublishError as error:
                 failures += 1
@@ -47,6 +52,12 @@ class Listener(threading.Thread):
                 self._stop_asked.wait(min(30.0, 0.5 * 2 ** min(failures, 6)) * RNG.uniform(0.5, 1.0))
             self.ring()
         databases.close_all()
+
+    def _wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0 and not self._stop_asked.is_set():
+            if self.broker.wait(self.queues, min(SLICE, left), self._stop_asked):
+                return
 
     def stop(self) -> None:
         """End the thread."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import uuid
@@ -16,6 +17,8 @@ from django.utils import timezone
 from django_tasks.models import WorkerNode
 from django_tasks.pools.base import Running
 from django_tasks.transactions import retrying
+
+_log = logging.getLogger("django_tasks.worker")
 
 STALE = timedelta(days=1)
 
@@ -39,6 +42,8 @@ class Presence:
         self.identity = identity
         self.using = using
         self.session = str(uuid.uuid4())
+        self._announced = False
+        self._warned = False
 
     def announce(self) -> None:
         """Write the row of a worker that starts; one of an earlier start under this name is replaced."""
@@ -61,6 +66,7 @@ class Presence:
         }
         nodes = WorkerNode.objects.using(self.using)
         retrying(self.using, lambda: nodes.update_or_create(name=self.identity.name, defaults=fields))
+        self._announced = True
 
     def beat(self, status: str, processed: int, failed: int, running: Sequence[Running]) -> None:
         """Show that the worker is alive; a row that somebody removed is written again."""
@@ -71,8 +77,11 @@ class Presence:
             "failed": failed,
             "running": json.dumps([_told(entry) for entry in running[:100]]),
         }
-        own = WorkerNode.objects.using(self.using).filter(name=self.identity.name, session=self.session)
-        if not retrying(self.using, lambda: own.update(**values)):
+        named = WorkerNode.objects.using(self.using).filter(name=self.identity.name)
+        if not retrying(self.using, lambda: named.filter(session=self.session).update(**values)):
+            if self._announced and not self._warned and retrying(self.using, named.exists, atomic=False):
+                self._warned = True
+                _log.warning("Another worker has the name %s too; give each its own with --name", self.identity.name)
             self.announce()
 
     def leave(self, processed: int, failed: int) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from django_tasks.control.ledger import RevocationLedger
 from django_tasks.execution import revoked
 from django_tasks.message import Delivery
 from django_tasks.settlement import Done
+from django_tasks.transactions import retrying
 
 
 class Revocations:
@@ -24,14 +25,14 @@ class Revocations:
 
     def refresh(self) -> None:
         """Look whether anything is revoked at all; called with each heartbeat."""
-        self.any = self.ledger.any()
+        self.any = retrying(self.ledger.using, self.ledger.any, atomic=False)
 
     def sift(self, deliveries: Sequence[Delivery]) -> tuple[list[Delivery], list[Done]]:
         """Return the deliveries that may run, and the outcomes of those that may not."""
         asked = [d for d in deliveries if self.any or d.deliveries > 1 or d.message.retries]
         if not asked:
             return list(deliveries), []
-        known = self.ledger.among([delivery.message.id for delivery in asked])
+        known = self._among(asked)
         return (
             [delivery for delivery in deliveries if delivery.message.id not in known],
             [(delivery, revoked(delivery)) for delivery in deliveries if delivery.message.id in known],
@@ -41,5 +42,9 @@ class Revocations:
         """Return those of the running deliveries that are to be ended."""
         if not self.any or not running:
             return []
-        known = self.ledger.among([delivery.message.id for delivery in running])
+        known = self._among(running)
         return [delivery for delivery in running if known.get(delivery.message.id)]
+
+    def _among(self, deliveries: Sequence[Delivery]) -> Mapping[str, bool]:
+        ids = [delivery.message.id for delivery in deliveries]
+        return retrying(self.ledger.using, lambda: self.ledger.among(ids), atomic=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import signal
 import subprocess
@@ -15,8 +16,12 @@ from django_tasks.worker.bell import Bell
 
 _log = logging.getLogger("django_tasks.worker")
 
+_PR_SET_PDEATHSIG = 1
+
 SETTLED = 10.0
 """Seconds after which a worker that ends is started again without a pause."""
+PAUSE = 0.5
+"""Seconds that double with each worker that ends sooner, up to half a minute."""
 
 
 @dataclass(slots=True)
@@ -31,7 +36,8 @@ class _Child:
 class Supervisor:
     """Runs `count` whole workers, each a process of its own, and starts again those that die.
 
-    It passes on what it is told to: TERM and INT stop the workers warmly, QUIT and a second INT coldly.
+    It passes on what it is told to: TERM, HUP and INT stop the workers warmly, QUIT and a second INT coldly, USR1 has
+    them print their stacks. If it is killed itself, they stop warmly.
     """
 
     def __init__(self, command: Sequence[str], count: int) -> None:
@@ -43,14 +49,17 @@ class Supervisor:
         self._signals: list[int] = []
 
     def run(self) -> int:
-        """Supervise until told to stop; return 0, or 1 when a worker could not be started at all."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        """Supervise until told to stop, or until all workers have left by themselves; return the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, self._signalled)
         signal.signal(signal.SIGCHLD, lambda *_: self.bell.ring())
         self.children = [self._start(number) for number in range(self.count)]
-        while any(child.process.poll() is None or child.again_at is not None for child in self.children):
+        while True:
             self._pass_on()
             self._revive()
+            # Not poll(): one that ends just now has still to be started again.
+            if all(child.process.returncode is not None and child.again_at is None for child in self.children):
+                break
             self.bell.wait(self._pause())
         codes = {child.process.returncode for child in self.children}
         return 0 if self.stopping or codes == {0} else 1
@@ -67,11 +76,13 @@ class Supervisor:
     def _pass_on(self) -> None:
         while self._signals:
             number = self._signals.pop(0)
-            self.stopping = True
+            self.stopping = self.stopping or number != signal.SIGUSR1
             for child in self.children:
-                child.again_at = None
+                if self.stopping:
+                    child.again_at = None
                 if child.process.poll() is None:
-                    child.process.send_signal(number)
+                    # A worker that is hung up on would die at once, and what it runs with it.
+                    child.process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
     def _revive(self) -> None:
         for position, child in enumerate(self.children):
@@ -79,17 +90,36 @@ class Supervisor:
             if code is None or self.stopping or code == 0:
                 continue
             if child.again_at is None:
-                failures = 0 if time.monotonic() - child.started > SETTLED else child.failures + 1
-                child.failures = failures
-                child.again_at = time.monotonic() + min(30.0, 0.5 * 2**failures if failures else 0.0)
+                child.failures = 0 if time.monotonic() - child.started > SETTLED else child.failures + 1
+                child.again_at = time.monotonic() + _wait(child.failures)
                 _log.error("A worker ended; it is started again", extra={"number": child.number + 1, "code": code})
             if time.monotonic() >= child.again_at:
-                self.children[position] = self._start(child.number)
-                self.children[position].failures = child.failures
+                self._start_again(position, child)
+
+    def _start_again(self, position: int, child: _Child) -> None:
+        try:
+            self.children[position] = self._start(child.number)
+            self.children[position].failures = child.failures
+        except OSError as error:
+            child.failures += 1
+            child.again_at = time.monotonic() + _wait(child.failures)
+            told = {"number": child.number + 1, "error": str(error)}
+            _log.error("A worker could not be started; trying again", extra=told)
 
     def _pause(self) -> float:
         times = [child.again_at - time.monotonic() for child in self.children if child.again_at is not None]
         return max(0.0, min([5.0, *times]))
+
+
+def _wait(failures: int) -> float:
+    return min(30.0, PAUSE * 2 ** min(failures, 10)) if failures else 0.0
+
+
+def leave_with_parent() -> None:
+    """Have the kernel stop this worker warmly when its supervisor dies (Linux, prctl(2)): nobody would start it again,
+    and the next supervisor starts workers of its own."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def own_command(arguments: Sequence[str]) -> list[str]:

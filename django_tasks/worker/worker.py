@@ -13,19 +13,19 @@ from django_tasks import conf, signals, states
 from django_tasks.backends.base import Broker
 from django_tasks.connections import home
 from django_tasks.control.ledger import RevocationLedger
-from django_tasks.exceptions import BrokerUnavailable, DjangoTasksError, StoreUnavailable
+from django_tasks.exceptions import BrokerFull, BrokerUnavailable, DjangoTasksError, StoreUnavailable
 from django_tasks.execution import handed_back
 from django_tasks.failure import capture
 from django_tasks.message import Delivery
-from django_tasks.options import RNG
 from django_tasks.plan import Outcome
 from django_tasks.pools.base import Pool
 from django_tasks.results.base import ResultStore
 from django_tasks.settlement import Done, Settlement
 from django_tasks.version import VERSION
+from django_tasks.worker.backoff import Backoff
 from django_tasks.worker.bell import Bell
 from django_tasks.worker.buffer import Buffer
-from django_tasks.worker.crashes import CrashBook, is_crash, written
+from django_tasks.worker.crashes import CrashBook
 from django_tasks.worker.heart import Heart
 from django_tasks.worker.holdings import Holdings
 from django_tasks.worker.keeper import Keeper
@@ -39,6 +39,7 @@ _log = logging.getLogger("django_tasks.worker")
 
 POLL = 5.0
 """Seconds between looks at an idle broker that has said nothing."""
+PASSING = (BrokerUnavailable, BrokerFull, StoreUnavailable)  # no task is to blame: the server takes it later
 STUCK = 1.0
 """Seconds after which what waits behind running tasks goes back for other workers to take."""
 
@@ -116,8 +117,7 @@ class Worker:
         self._deadline: float | None = None
         self._moved_at = time.monotonic()
         self._dump_asked = False
-        self._failures = 0
-        self._not_before = 0.0
+        self._backoff = Backoff()
         self._empty = False
 
     def run(self) -> None:
@@ -125,9 +125,9 @@ class Worker:
         signals.announce(signals.worker_starting, self)
         # Processes are forked before this one has connections or threads that a child could inherit.
         connections.close_all()
-        self.pool.start()
         if self.keeper is not None:
             self.keeper.start()
+        self.pool.start()
         for thread in (self.heart, self.listener, self.maintenance):
             thread.start()
         signals.announce(signals.worker_ready, self)
@@ -161,20 +161,27 @@ class Worker:
         if self._dump_asked:
             self._dump_asked = False
             self.pool.dump_stacks()
-        done = self._unsettled + self.pool.drain()
-        if not done or time.monotonic() < self._not_before:
-            self._unsettled = done
+        # What another worker may have by now is not ours to write down.
+        self._unsettled = [pair for pair in self._unsettled + self.pool.drain() if pair[0] in self.holdings]
+        if self._backoff.left:
             return
-        self._unsettled = []
-        self._settle_all(self.crashes.lost(done) if any(is_crash(outcome) for _, outcome in done) else done)
+        try:
+            done = self.crashes.judged(self._unsettled)
+            self._unsettled = []
+            if done:
+                self._settle_all(done)
+            self.crashes.clear()
+        except (DjangoTasksError, DatabaseError) as error:
+            self._backoff.failed(error)
 
     def refill(self) -> None:
         """Fetch as much as the pool has use for."""
         self._return_stuck()
-        if self.stopping is not None or self._left() == 0 or time.monotonic() < self._not_before:
+        # After a standstill the heart first finds out which leases were lost, so that those runs end before new ones.
+        if self.stopping is not None or self._backoff.left or self.heart.overdue:
             return
         self._begin_suspects()
-        wanted = min(self._wanted(), self._left())
+        wanted = self._wanted()
         if wanted <= 0:
             self._empty = False
             return
@@ -182,35 +189,29 @@ class Worker:
             fetched = self.broker.fetch(
                 self.options.queues, wanted, lease=self.options.lease, consumer=self.options.name
             )
-            self._answered()
+            self._backoff.answered()
         except BrokerUnavailable as error:
-            self._back_off(error)
+            self._backoff.failed(error)
             return
         self._empty = len(fetched) < wanted
-        if not fetched:
-            return
-        self.holdings.add(fetched, time.monotonic())
-        try:
+        if fetched:
             self._take(fetched)
-        except (DjangoTasksError, DatabaseError) as error:
-            # Nothing of it was handed to the pool yet.
-            self._hand_back(fetched)
-            self._back_off(error)
 
     def rest(self) -> None:
         """Block until there is something to do."""
-        if self._finished():
+        if self._finished() or (self._unsettled and not self._backoff.left):
             return
-        now = time.monotonic()
         timeout = POLL
-        if now < self._not_before:
-            timeout = self._not_before - now
+        if self._backoff.left:
+            timeout = self._backoff.left
+        elif self.heart.overdue:
+            timeout = 0.05
         elif self.stopping is None and not self._empty and self._wanted() > 0:
             return
         elif self.stopping is None:
             self.listener.want()
         if self._deadline is not None:
-            timeout = min(timeout, max(0.0, self._deadline - now))
+            timeout = min(timeout, max(0.0, self._deadline - time.monotonic()))
         if self._crowded() or self.buffer:
             timeout = min(timeout, STUCK)
         self.bell.wait(timeout)
@@ -218,27 +219,40 @@ class Worker:
     # Taking
 
     def _take(self, fetched: Sequence[Delivery]) -> None:
+        self.holdings.add(fetched, time.monotonic())
+        self._fetched += len(fetched)
         signals.announce(signals.received, self, deliveries=fetched)
-        runnable, refused = self.buffer.take(fetched)
+        try:
+            runnable, refused = self.buffer.take(fetched)
+        except (DjangoTasksError, DatabaseError) as error:
+            # Nothing of it was handed to the pool yet.
+            self._hand_back(fetched)
+            self._backoff.failed(error)
+            return
         # Those that were acknowledged early have another receipt now.
         self.holdings.add(runnable, time.monotonic())
         if self.keeper is not None:
             self.keeper.tell(self.holdings.leased())
-        self._fetched += len(fetched)
         self._unsettled += refused
         self.pool.submit(runnable)
         self._begin_suspects()
 
     def _begin_suspects(self) -> None:
-        if self.buffer and self.pool.free > 0:
-            begun = self.buffer.release(self.pool.free)
-            if begun:
-                self._moved_at = time.monotonic()
-                self.pool.submit(begun)
+        while self.buffer and self.pool.free > 0:
+            try:
+                begun = self.buffer.release()
+            except (DjangoTasksError, DatabaseError) as error:
+                self._backoff.failed(error)
+                return
+            if not begun:
+                return
+            self._moved_at = time.monotonic()
+            self.holdings.add(begun, self._moved_at)
+            self.pool.submit(begun)
 
     def _wanted(self) -> int:
         ahead = 0 if self.options.burst and self._empty else self.lookahead.size(self.pool.size)
-        return self.pool.size + ahead - len(self.holdings)
+        return min(self.pool.size + ahead - len(self.holdings), self._left())
 
     def _crowded(self) -> bool:
         return self.pool.free <= 0 and len(self.holdings) > self.pool.size
@@ -256,7 +270,7 @@ class Worker:
             back += self.buffer.empty()
         if back:
             self.lookahead.forget()
-            self._unsettled += [(delivery, handed_back(delivery)) for delivery in back]
+            self._hand_back(back)
             self.settle()
 
     # Settling
@@ -265,10 +279,10 @@ class Worker:
         """Settle a batch; if it cannot be written down as a whole, one by one."""
         try:
             self._settled(done, self.settlement.settle(done))
-        except (BrokerUnavailable, StoreUnavailable) as error:
+        except PASSING as error:
             # Kept until the server is back; the heart holds the leases meanwhile.
             self._unsettled = done + self._unsettled
-            self._back_off(error)
+            self._backoff.failed(error)
         except (DjangoTasksError, DatabaseError) as error:
             if len(done) > 1:
                 for pair in done:
@@ -283,20 +297,19 @@ class Worker:
         instead = Outcome(states.FAILURE, failure=capture(error), started=outcome.started, ended=outcome.ended)
         try:
             self._settled([(delivery, instead)], self.settlement.settle([(delivery, instead)]))
-        except (BrokerUnavailable, StoreUnavailable) as again:
+        except PASSING as again:
             self._unsettled.append(pair)
-            self._back_off(again)
+            self._backoff.failed(again)
         except (DjangoTasksError, DatabaseError):
             _log.exception("Not even the failure could be written down; the task is dropped from this worker")
             self.holdings.remove([delivery])
 
     def _settled(self, done: Sequence[Done], counted: Sequence[Done]) -> None:
-        self._answered()
+        self._backoff.answered()
         over = [delivery for delivery, outcome in done if not outcome.interim]
         self.holdings.remove(over)
         self.buffer.ended(over)
-        if any(written(delivery) for delivery in over):
-            self.crashes.clear(counted)
+        self.crashes.ended(counted)
         for _, outcome in counted:
             if outcome.requeue is not None:
                 # It may be ready again, and nobody need be told of it by the broker.
@@ -307,16 +320,6 @@ class Worker:
                 self.processed += 1
                 self.failed += outcome.state == states.FAILURE
         signals.announce(signals.settled, self, done=counted)
-
-    def _answered(self) -> None:
-        self._failures = 0
-        self._not_before = 0.0
-
-    def _back_off(self, error: Exception) -> None:
-        self._failures += 1
-        wait = min(30.0, 0.1 * 2 ** min(self._failures, 9)) * RNG.uniform(0.5, 1.0)
-        self._not_before = time.monotonic() + wait
-        _log.warning("The server does not answer; trying again", extra={"error": str(error), "wait": round(wait, 1)})
 
     # Leases
 
@@ -334,7 +337,8 @@ class Worker:
         self.buffer.drop(lost)
         signals.announce(signals.lease_lost, self, deliveries=lost)
         for delivery in lost:
-            self.pool.cancel(delivery.message.id, kill=True)
+            if not self.holdings.has(delivery.message.id):  # not leased anew by this very worker
+                self.pool.cancel(delivery.message.id, kill=True)
 
     def _beat(self) -> None:
         """Show that the worker is alive and end what was revoked; in the heart's thread."""
@@ -364,7 +368,7 @@ class Worker:
             if idle and (self._left() == 0 or (self.options.burst and self._empty)):
                 self.stop()
             return False
-        return idle or self._overdue()
+        return self._overdue() or idle
 
     def _overdue(self) -> bool:
         if self._deadline is None:
@@ -374,6 +378,7 @@ class Worker:
         return self.stopping == "cold" or time.monotonic() >= self._deadline
 
     def _hand_back(self, deliveries: Sequence[Delivery]) -> None:
+        self._fetched -= len(deliveries)
         self._unsettled += [(delivery, handed_back(delivery)) for delivery in deliveries]
 
     def _close(self) -> None:
@@ -381,7 +386,7 @@ class Worker:
         self.listener.stop()
         self._hand_back(self.buffer.empty() + self.pool.reclaim())
         self.pool.stop(0.0 if self.holdings else self.options.grace)
-        self._not_before = 0.0
+        self._backoff.hurry()
         self.settle()
         self.heart.stop()
         self.maintenance.stop()

@@ -185,7 +185,7 @@ class Notifications(Bell):
             return False
         self._retry = RECONNECT
         self._proof_until = now + PROOF
-        self._next_look = now + _jittered(FLOOR)
+        self._plan_look(now)
         return True
 
     def _ask_for_proof(self) -> str:
@@ -219,9 +219,12 @@ class Notifications(Bell):
             return True
         if now < self._next_look:
             return False
+        self._plan_look(now)
+        return True
+
+    def _plan_look(self, now: float) -> None:
         # Until the connection has proven itself, as often as if there were none.
         self._next_look = now + _jittered(FIRST_POLL if self._proof else FLOOR)
-        return True
 
     def _give_up(self) -> None:
         _log.info(

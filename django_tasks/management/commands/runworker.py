@@ -7,28 +7,44 @@ import os
 import signal
 import socket
 import sys
-from argparse import ArgumentParser
+from argparse import SUPPRESS, ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import autoreload
 from django.utils.module_loading import import_string
 
 from django_tasks import conf, logs
-from django_tasks.connections import brokers, results
-from django_tasks.exceptions import ConfigurationError
+from django_tasks.backends.base import Broker
+from django_tasks.connections import Connections, brokers, results
+from django_tasks.exceptions import BrokerUnavailable, ConfigurationError
+from django_tasks.message import NAME_LENGTH
 from django_tasks.pools import POOLS
 from django_tasks.pools.base import Pool, PoolOptions
 from django_tasks.registry import tasks
-from django_tasks.routing import queues_of
+from django_tasks.results.base import ResultStore
+from django_tasks.routing import broker_for, checked_queue, queues_of
 from django_tasks.version import VERSION
 from django_tasks.worker.bell import Bell
-from django_tasks.worker.supervisor import Supervisor, own_command
+from django_tasks.worker.supervisor import Supervisor, leave_with_parent, own_command
 from django_tasks.worker.worker import Worker, WorkerOptions
+
+T = TypeVar("T", Broker, ResultStore)
 
 _FROM_SETTINGS = ("pool", "time_limit", "soft_time_limit", "max_tasks_per_child", "max_memory_per_child", "grace")
 """What the settings say where the command line does not."""
+
+_LEAST: dict[str, float] = {
+    "workers": 1,
+    "max_tasks_per_child": 1,
+    "max_memory_per_child": 1,
+    "prefetch": 0,
+    "max_tasks": 1,
+    "grace": 0,
+}
 
 EPILOG = """
 TERM and the first INT stop the worker warmly: it takes nothing new, finishes what runs within --grace seconds and
@@ -65,7 +81,7 @@ class Command(BaseCommand):
         add("--purge", action="store_true", help="remove all waiting messages of the queues first")
         add("--reload", action="store_true", help="start again when the code changes; for development")
         add("--pidfile", help="file to write the process id to")
-        add("--node-number", type=int, default=0, help="set by the supervisor")
+        add("--node-number", type=int, default=0, help=SUPPRESS)
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -75,9 +91,27 @@ class Command(BaseCommand):
         for name in _FROM_SETTINGS:
             if options[name] is None:
                 options[name] = getattr(settings, name)
-        logs.configure(options["loglevel"], as_json=options["json_logs"], logfile=options["logfile"])
-        if options["workers"] > 1 and not options["node_number"]:
-            sys.exit(Supervisor(own_command(_one_worker(sys.argv)), options["workers"]).run())
+        _check(options)
+        try:
+            logs.configure(options["loglevel"], as_json=options["json_logs"], logfile=options["logfile"])
+        except OSError as error:
+            raise CommandError(f"Cannot write the log: {error}") from error
+        reloaded = options["reload"] and os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) == "true"
+        if options["node_number"] or reloaded:
+            # The process that started this one has the pidfile, and purged the queues once.
+            self.start(options)
+        else:
+            with _pidfile(options["pidfile"]):
+                if options["purge"]:
+                    self.purge(options)
+                self.start(options)
+
+    def start(self, options: dict[str, Any]) -> None:
+        """Run one worker here, or see to it that others do."""
+        if options["node_number"]:
+            leave_with_parent()
+        elif options["workers"] > 1:
+            sys.exit(Supervisor(own_command(sys.argv[2:]), options["workers"]).run())
         if options["reload"]:
             autoreload.run_with_reloader(self.work, **options)
         else:
@@ -85,23 +119,11 @@ class Command(BaseCommand):
 
     def work(self, **options: Any) -> None:
         """Run one worker in this process."""
-        try:
-            worker = self.build(options)
-        except ConfigurationError as error:
-            raise CommandError(str(error)) from error
-        if options["purge"]:
-            self.purge(worker)
+        worker = self.build(options)
+        self.obey_signals(worker, reload=options["reload"])
         self.banner(worker, options)
         logs.connect()
-        self.obey_signals(worker, reload=options["reload"])
-        pidfile = options["pidfile"]
-        if pidfile:
-            _write_pidfile(pidfile)
-        try:
-            worker.run()
-        finally:
-            if pidfile:
-                Path(pidfile).unlink()
+        worker.run()
         if worker.broken:
             sys.exit(1)
 
@@ -109,6 +131,7 @@ class Command(BaseCommand):
         """Build the worker that the options describe."""
         settings = conf.get()
         name = _name(options["name"], options["node_number"])
+        broker, store = _named(brokers, options["broker"]), _named(results, "default")
         bell = Bell()
         pool_options = PoolOptions(
             size=_concurrency(options["concurrency"]),
@@ -119,10 +142,9 @@ class Command(BaseCommand):
             max_memory_per_child=options["max_memory_per_child"],
         )
         pool = _pool_class(options["pool"])(pool_options, bell.ring)
-        broker = brokers[options["broker"]]
         return Worker(
             broker,
-            results["default"],
+            store,
             pool,
             bell,
             WorkerOptions(
@@ -150,10 +172,14 @@ class Command(BaseCommand):
         # This process's own threads are printed at once, also when the loop hangs; the children's by the loop.
         faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)
 
-    def purge(self, worker: Worker) -> None:
-        """Remove all waiting messages of the worker's queues."""
-        for queue in worker.options.queues:
-            removed = worker.broker.purge(queue)
+    def purge(self, options: dict[str, Any]) -> None:
+        """Remove all waiting messages of the queues."""
+        broker = _named(brokers, options["broker"])
+        for queue in _queues(options, broker.alias):
+            try:
+                removed = broker.purge(queue)
+            except BrokerUnavailable as error:
+                raise CommandError(f"Cannot purge {queue}: {error}") from error
             self.stdout.write(f"purged {removed} messages from {queue}")
 
     def banner(self, worker: Worker, options: dict[str, Any]) -> None:
@@ -169,25 +195,38 @@ class Command(BaseCommand):
         lines = [f"django_tasks {VERSION} · {worker.options.name}", ""]
         lines += [f"  {key:<9}{value}" for key, value in rows.items()]
         lines += ["", "  tasks"] + [f"    {name}" for name in sorted(tasks)] + [""]
-        self.stdout.write("\n".join(lines))
+        encoding = self.stdout.encoding or "utf-8"
+        self.stdout.write("\n".join(lines).encode(encoding, "backslashreplace").decode(encoding))
+        # Now, and not when a pipe's buffer is full.
+        self.stdout.flush()
 
 
-def _one_worker(argv: list[str]) -> list[str]:
-    """Return the arguments of this command line without those that ask for several workers."""
-    kept: list[str] = []
-    skip = False
-    for word in argv[2:]:
-        if skip:
-            skip = False
-        elif word == "--workers":
-            skip = True
-        elif not word.startswith("--workers="):
-            kept.append(word)
-    return kept
+def _check(options: dict[str, Any]) -> None:
+    """Refuse what cannot be before anything is started."""
+    for name, least in _LEAST.items():
+        value = options[name]
+        if value is not None and not value >= least:
+            raise CommandError(f"--{name.replace('_', '-')} must be {least:g} or more, not {value:g}.")
+    for name in ("time_limit", "soft_time_limit"):
+        if options[name] is not None and not options[name] > 0:
+            raise CommandError(f"--{name.replace('_', '-')} must be more than 0 seconds, not {options[name]:g}.")
+    _concurrency(options["concurrency"])
+    _pool_class(options["pool"])
+    _queues(options, _named(brokers, options["broker"]).alias)
+    _name(options["name"], options["node_number"])
+
+
+def _named(connections: Connections[T], alias: str) -> T:
+    try:
+        return connections[alias]
+    except ConfigurationError as error:
+        raise CommandError(str(error)) from error
 
 
 def _name(pattern: str, number: int) -> str:
     name = pattern.replace("%h", socket.gethostname()).replace("%i", str(os.getpid()))
+    if not 0 < len(name) <= NAME_LENGTH or not name.isprintable():
+        raise CommandError(f"--name must be 1 to {NAME_LENGTH} printable characters, not {name[:80]!r}.")
     return f"{name}-{number}" if number and "%i" not in pattern else name
 
 
@@ -213,19 +252,40 @@ def _pool_class(name: str) -> type[Pool]:
 
 
 def _queues(options: dict[str, Any], broker: str) -> list[str]:
-    asked = [queue for queue in options["queues"].split(",") if queue] or queues_of(broker)
-    excluded = set(options["exclude_queues"].split(","))
+    asked = _listed(options["queues"]) or queues_of(broker)
+    excluded = _listed(options["exclude_queues"])
     queues = [queue for queue in asked if queue not in excluded]
     if not queues:
         raise CommandError("No queue is left to take from; see --queues and --exclude-queues.")
+    for queue in queues:
+        if (keeper := broker_for(queue)) != broker:
+            raise CommandError(f"The queue {queue!r} is kept by the broker {keeper!r}: add --broker {keeper}.")
     return queues
 
 
-def _write_pidfile(path: str) -> None:
-    """Write the process id; a file that is there already belongs to another worker, or to one that was killed."""
+def _listed(names: str) -> list[str]:
+    try:
+        return [checked_queue(name.strip()) for name in names.split(",") if name.strip()]
+    except ConfigurationError as error:
+        raise CommandError(str(error)) from error
+
+
+@contextmanager
+def _pidfile(path: str | None) -> Iterator[None]:
+    """Keep the process id in a file; one that is there already belongs to another worker, or to one that was
+    killed."""
+    if not path:
+        yield
+        return
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
     except FileExistsError as error:
         raise CommandError(f"{path} exists: is a worker running? Remove it if not.") from error
-    with os.fdopen(descriptor, "w") as file:
-        file.write(f"{os.getpid()}\n")
+    except OSError as error:
+        raise CommandError(f"Cannot write the pidfile: {error}") from error
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"{os.getpid()}\n")
+        yield
+    finally:
+        Path(path).unlink(missing_ok=True)

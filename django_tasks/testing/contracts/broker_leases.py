@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -9,6 +10,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from django_tasks.backends.base import Broker
+from django_tasks.exceptions import PublishError, SerializationError
 from django_tasks.message import Delivery
 from django_tasks.testing.contracts.harness import (
     QUEUE,
@@ -29,6 +31,7 @@ WRITES: dict[str, Write] = {
     "nack spent": lambda broker, deliveries: broker.nack(deliveries, spent=True),
     "nack with a delay": lambda broker, deliveries: broker.nack(deliveries, delay=3600),
     "extend": lambda broker, deliveries: broker.extend(deliveries, 3600),
+    "replace": lambda broker, deliveries: broker.replace([(one, one.message) for one in deliveries]),
 }
 """What a holder may do, and one who lost the lease may not."""
 
@@ -102,6 +105,46 @@ class LeaseContract(BrokerHarness):
     def test_a_negative_delay_is_none(self, broker: Broker) -> None:
         broker.nack(self.published(broker), delay=-5.0)
         self.gather(broker, 1)
+
+    def test_a_message_is_replaced_by_the_next_attempt_of_its_id(self, broker: Broker) -> None:
+        held = self.published(broker, 3)
+        following = [
+            replace(one.message, body=b"[[], {}, {}]", retries=1, attempts=one.attempt, queue="again", created_at=None)
+            for one in held
+        ]
+        assert broker.replace(list(zip(held, following, strict=True))) == held
+        assert self.take(broker) == []
+        found = self.gather(broker, 3, queues=["again"])
+        assert [content(one.message) for one in found] == [content(one) for one in following]
+        assert {(one.deliveries, one.attempt) for one in found} == {(1, 2)}
+        assert broker.ack(held) == []
+        assert broker.ack(found) == found
+
+    def test_a_replacement_may_be_delayed(self, broker: Broker) -> None:
+        needs(broker, "delay")
+        held = self.published(broker)
+        broker.replace([(held[0], replace(held[0].message, countdown=self.lease))])
+        assert self.take(broker) == []
+        self.elapse(broker, self.lease * 1.25)
+        self.gather(broker, 1)
+
+    def test_a_stale_holder_replaces_nothing(self, broker: Broker) -> None:
+        needs(broker, "leases")
+        zombie = self.published(broker)
+        self.elapse(broker, self.lease * 1.25)
+        holder = self.gather(broker, 1)
+        other = replace(zombie[0].message, queue="again")
+        assert broker.replace([(zombie[0], other)]) == []
+        assert broker.ack(holder) == holder
+        assert broker.replace([(zombie[0], other)]) == []
+        assert self.take(broker, queues=["again"]) == []
+
+    def test_a_replacement_that_cannot_be_sent_leaves_all_as_it_was(self, broker: Broker) -> None:
+        held = self.published(broker, 2)
+        broken = replace(held[1].message, headers={"lock": threading.Lock()})
+        with pytest.raises((PublishError, SerializationError)):
+            broker.replace([(held[0], held[0].message), (held[1], broken)])
+        assert broker.ack(held) == held
 
     def test_a_message_whose_lease_ran_out_is_visible_again_and_its_delivery_counts(self, broker: Broker) -> None:
         needs(broker, "leases")
@@ -239,6 +282,12 @@ class LeaseContract(BrokerHarness):
     def test_renewal_and_rescue_in_the_same_instant_never_both_win(self, broker: Broker) -> None:
         self._race(broker, lambda mine, share: mine.extend(share, 3600))
 
+    def test_replacement_and_rescue_in_the_same_instant_never_both_win(self, broker: Broker) -> None:
+        self._race(
+            broker,
+            lambda mine, share: mine.replace([(one, replace(one.message, countdown=3600)) for one in share]),
+        )
+
     def _race(self, broker: Broker, write: Write) -> None:
         """Let a holder whose lease ran out write while another worker fetches: each message has one winner."""
         needs(broker, "leases")
@@ -262,6 +311,7 @@ class LeaseContract(BrokerHarness):
             assert sorted(ids(held) + ids(rescued)) == sorted(ids(late))
             assert broker.ack(rescued) == rescued
             broker.ack(held)
+            broker.purge(QUEUE)
             assert self.take(broker) == []
 
     def test_two_workers_that_put_back_and_fetch_never_hold_one_message_together(self, broker: Broker) -> None:

@@ -58,6 +58,12 @@ class RunContract(PoolHarness):
         assert pool.drain() == []
         assert pool.reclaim() == []
 
+    def test_the_bell_is_rung_for_all_that_comes_out(self, stage: Stage) -> None:
+        """Nobody looks into a pool that is silent: `Stage` waits for the bell and for nothing else."""
+        pool = stage.start(PoolOptions(size=2))
+        for turn in range(self.rounds * 20):
+            stage.run(pool, [delivery(tasks.add, number, turn) for number in range(1 + turn % 4)])
+
     def test_what_waits_begins_in_the_order_it_was_submitted(self, stage: Stage) -> None:
         pool = stage.start(PoolOptions(size=1))
         ledger = stage.folder() / "ledger"
@@ -197,6 +203,18 @@ class RunContract(PoolHarness):
         stage.outcomes(pool, 3)
         assert pool.running() == []
 
+    def test_stacks_can_be_printed_while_tasks_run(self, stage: Stage) -> None:
+        self.together()
+        pool = stage.start(PoolOptions(size=2))
+        gate = stage.gate()
+        pool.submit([delivery(tasks.hold, gate.began, gate.gate, "unharmed")])
+        gate.arrived()
+        pool.dump_stacks()
+        gate.open()
+        [(_, outcome)] = stage.outcomes(pool, 1)
+        assert value(outcome) == "unharmed"
+        assert not pool.exhausted
+
     def test_what_has_not_begun_can_be_taken_back(self, stage: Stage) -> None:
         self.together()
         pool = stage.start(PoolOptions(size=1))
@@ -298,9 +316,9 @@ class RunContract(PoolHarness):
         gate.arrived(3)
         pool.resize(1)
         assert pool.free == 0
-        pool.submit([delivery(tasks.hold, gate.began, gate.gate, number) for number in (3, 4)])
         gate.open(3)
         assert sorted(value(outcome) for _, outcome in stage.outcomes(pool, 3)) == [0, 1, 2]
+        pool.submit([delivery(tasks.hold, gate.began, gate.gate, number) for number in (3, 4)])
         gate.arrived(1)
         assert gate.nobody_else()
         gate.open()

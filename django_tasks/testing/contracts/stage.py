@@ -118,10 +118,10 @@ class Stage:
             self._rung.clear()
             new = self.drain(pool)
             ended += new
-            if not new:
-                left = deadline - time.monotonic()
-                assert left > 0, f"{len(ended)} of {number} deliveries came out in time"
-                self._rung.wait(left)
+            if not new and not self._rung.wait(max(0.0, deadline - time.monotonic())):
+                silent = self.drain(pool)
+                assert not silent, f"{len(silent)} deliveries came out and the bell was not rung"
+                raise AssertionError(f"only {len(ended)} of {number} deliveries came out in time")
         self._early = ended[number:]
         return ended[:number]
 
