@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,19 @@ from django.conf import settings
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings() -> None:
     """Leave the names alone: tests/settings.py makes them unique, for processes that tests start as well."""
+
+
+@pytest.fixture(autouse=True)
+def own_logger() -> Iterator[None]:
+    """Give the package's logger back as it was: a command that a test ran may have set it up for good."""
+    logger = logging.getLogger("django_tasks")
+    before = list(logger.handlers), logger.level, logger.propagate, logger.disabled
+    yield
+    for handler in set(logger.handlers) - set(before[0]):
+        handler.close()
+    logger.handlers[:], logger.level, logger.propagate, logger.disabled = before
+    # Levels are cached by name; this forgets them.
+    logger.setLevel(before[1])
 
 
 def pytest_unconfigure() -> None:

@@ -421,3 +421,10 @@ def ignore_limits(self: Bound, book: str) -> None:
             time.sleep(60)
         except Exception:
             mark(self, book, "swallowed")
+
+
+@task(bind=True, atomic=True)
+def write_and_fail(self: Bound, book: str, text: str) -> None:
+    Note.objects.create(text=text)
+    mark(self, book, "start")
+    raise ValueError("after the row was written")

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connections
 from django.test import override_settings
 
 from django_tasks import bulk, revoke, states
 from django_tasks.models import QueuedMessage
 from django_tasks.result import AsyncResult
 from tests.acceptance import tasks
-from tests.acceptance.conftest import PATIENCE, ROOT, Site, WorkerProcess, group_of
+from tests.acceptance.conftest import PATIENCE, ROOT, Site, group_of
+from tests.acceptance.gates import release
+from tests.databases import parse
 from tests.vendors import each_vendor
+from tools.servers import PrivatePostgres, private
 
 pytestmark = each_vendor("sqlite", transaction=True)
 
+ALIAS = "own"
 COMMAND = [sys.executable, "-W", "error", "-m", "django", "runworker"]
 
 
@@ -118,9 +124,7 @@ def test_so_many_tasks_run_at_once(site: Site):
     (node,) = site.nodes()
     assert node.concurrency == 3
     assert len({line.pid for line in site.ledger.lines("start")}) == 3
-    while len(site.ledger.lines("end")) < 4:
-        gate.open()
-        site.until(lambda: len(site.ledger.lines("start")) + len(site.ledger.lines("end")) != 6, "one has gone on")
+    release(site, gate, *handles)
     assert site.ended(*handles) == [states.SUCCESS] * 4
     assert worker.stop() == 0
 
@@ -155,7 +159,7 @@ def test_each_pool_runs_tasks_and_the_command_line_wins_over_the_settings(site: 
         (["-c", "many"], "--concurrency takes a whole number above 0 or auto, not 'many'."),
         (["--broker", "fast"], "DJANGO_TASKS['BROKERS'] has no 'fast'. Known are: default."),
         (["-Q", "mail", "-X", "mail"], "No queue is left to take from; see --queues and --exclude-queues."),
-        (["-Q", "a\tb"], r"'a\\tb' cannot be a queue's name: 1 to 128 printable characters."),
+        (["-Q", "a\tb"], r"'a\tb' cannot be a queue's name: 1 to 128 printable characters."),
         (["--workers", "0"], "--workers must be 1 or more, not 0."),
         (["--prefetch", "-1"], "--prefetch must be 0 or more, not -1."),
         (["--max-tasks", "0"], "--max-tasks must be 1 or more, not 0."),
@@ -169,10 +173,11 @@ def test_each_pool_runs_tasks_and_the_command_line_wins_over_the_settings(site: 
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(site: Site, arguments: list[str], said: str):
-    with pytest.raises(CommandError, match=re.escape(said).replace(r"\\\\", r"\\")) as caught:
+    with pytest.raises(CommandError) as caught:
         call_command("runworker", *arguments)
+    assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
-    assert not caught.value.returncode - 1
+    assert caught.value.returncode == 1
 
 
 def test_a_queue_that_another_broker_keeps_is_refused_with_the_way_out(site: Site):
@@ -315,8 +320,7 @@ def test_several_workers_are_kept_alive_by_a_supervisor_that_passes_on_what_it_i
     assert alive(site)["w-2"] == before["w-2"]
     worker.send(signal.SIGUSR1)
     worker.wait_for("most recent call first", 2)
-    while site.ended(*waits, timeout=0.01) if not all(handle.ready() for handle in [*held, *waits]) else False:
-        gate.open()
+    release(site, gate, *held, *waits)
     assert worker.stop() == 0
     assert alive(site) == {}
     assert not pidfile.exists()
@@ -358,9 +362,7 @@ def test_two_workers_of_one_name_both_work_and_say_that_they_should_not(site: Si
     site.until(lambda: len(site.ledger.lines("start")) == 2, "each has a task")
     for worker in workers:
         worker.wait_for("Another worker has the name twin too")
-    for _ in handles:
-        gate.open() if len(site.ledger.lines("end")) < 2 else None
-        site.until(lambda: bool(site.ledger.lines("end")), "it has gone on")
+    release(site, gate, *handles)
     assert site.ended(*handles) == [states.SUCCESS] * 2
     assert max(site.ledger.count().values()) == 1
     assert [worker.stop() for worker in workers] == [0, 0]
@@ -377,11 +379,9 @@ def test_the_banner_says_what_the_worker_is_before_it_is_ready(site: Site):
         command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
     ) as process:
         assert process.stdout is not None
-        said = []
-        while (
-            "example_last" not in (line := process.stdout.readline()) and line.strip() != "tests.app.tasks.write_note"
-        ):
-            said.append(line.strip())
+        said = [process.stdout.readline().strip()]
+        while "tests.app.tasks.write_note" not in said:
+            said.append(process.stdout.readline().strip())
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
     assert re.fullmatch(r"django_tasks \d\S* (\\xb7|.) w", said[0])
@@ -411,12 +411,12 @@ def test_each_task_has_a_line_when_it_comes_and_one_when_it_ends(site: Site):
     assert worker.stop() == 0
     stamp = r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}: "
     name, seconds = r"tests\.acceptance\.tasks\.", r"\d+\.\d{6}s"
+    trace = r"ValueError: it broke\nTraceback \(most recent call last\):\n(.*\n)*ValueError: it broke"
     for line in (
         rf"{stamp}INFO/MainProcess\] w ready",
         rf"{stamp}INFO/MainProcess\] Task {name}note\[{good.id}\] received",
         rf"{stamp}INFO/MainProcess\] Task {name}note\[{good.id}\] succeeded in {seconds}: 1",
-        rf"{stamp}ERROR/MainProcess\] Task {name}raise_text\[{bad.id}\] failed in {seconds}: ValueError: it broke\n"
-        rf"Traceback \(most recent call last\):\n(.*\n)*ValueError: it broke",
+        rf"{stamp}ERROR/MainProcess\] Task {name}raise_text\[{bad.id}\] failed in {seconds}: {trace}",
         rf"{stamp}INFO/MainProcess\] Task {name}look_up\[{expected.id}\] failed in {seconds}: KeyError: 'not here'\n\[",
         rf"{stamp}INFO/MainProcess\] Task {name}retry_until\[{again.id}\] is to be retried: ValueError: not yet",
         rf"{stamp}INFO/MainProcess\] Task {name}retry_until\[{again.id}\] succeeded in {seconds}: 2",
@@ -493,6 +493,23 @@ def test_a_pidfile_is_there_while_the_worker_is_and_keeps_a_second_one_out(site:
     assert not pidfile.exists()
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_is_a_signal_to_the_worker(site: Site, pool: str, number: int):
+    # As Ctrl-C in a terminal, and a service manager that ends all of a service's processes.
+    worker = site.worker("-P", pool, "-c", "1")
+    gate = site.gate()
+    handle = tasks.hold.delay(str(site.ledger), str(gate))
+    site.until(lambda: bool(site.ledger.lines("start")), "the task has begun")
+    worker.send(number, group=True)
+    worker.wait_for("stopping (warm)")
+    gate.open()
+    assert worker.wait() == 0
+    assert handle.get(1) == 1
+    assert "Traceback" not in worker.output
+    assert group_of(worker.pid) == []
+
+
 def test_a_pool_that_cannot_go_on_ends_the_worker_with_exit_code_1(site: Site):
     tasks.ignore_limits.delay(str(site.ledger))
     done = run(site, "-P", "threads", "-c", "1", "--time-limit", "0.3")
@@ -510,34 +527,102 @@ def test_a_worker_starts_again_when_the_code_changes(site: Site, tmp_path: Path)
     assert site.ledger.lines() == []
     assert int(pidfile.read_text()) == worker.pid
     assert notes(site)[0].get(20) == 1
-    code.write_text("from tests.acceptance.settings import *\nCHANGED = True\n")
-    held = notes(site, queue="later")[0]
-    worker.wait_for("ready", 2)
+    delayed = tasks.note.apply_async((str(site.ledger),), countdown=3600)
+    touched = 0.0
+
+    def restarted() -> bool:
+        # Again and again: a change that comes before Django's reloader has looked for the first time goes unseen.
+        nonlocal touched
+        if time.monotonic() - touched > 3.0:
+            touched = time.monotonic()
+            code.touch()
+        return worker.output.count("ready") > 1
+
+    site.until(restarted, "the worker has started again")
     assert notes(site)[0].get(20) == 1
+    assert int(pidfile.read_text()) == worker.pid
     # Nothing is purged a second time.
-    assert held.state == states.PENDING
-    assert waiting(site) == {"later": 1}
+    assert list(QueuedMessage.objects.using(site.alias).values_list("task_id", flat=True)) == [delayed.id]
     assert worker.stop() == 0
     assert not pidfile.exists()
     site.until(lambda: not group_of(worker.pid), "no process is left")
 
 
-def test_help_names_every_option_signals_and_exit_codes():
-    out = io.StringIO()
-    with pytest.raises(SystemExit) as ended:
-        parse(["--help"], out)
-    assert ended.value.code == 0
-    said = " ".join(out.getvalue().split())
+def test_help_names_options_signals_and_exit_codes(site: Site):
+    done = run(site, "--help")
+    assert done.returncode == 0
+    said = " ".join(done.stdout.split())
     for word in ("--name", "--queues", "--soft-time-limit", "--pidfile", "TERM", "USR1", "Exit codes: 0", "seconds"):
         assert word in said
     assert "--node-number" not in said
 
 
-def parse(arguments: Sequence[str], out: io.StringIO) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stdout", out)
-        call_command("runworker", *arguments)
+# A database that is not ready
 
 
-def unused(worker: WorkerProcess) -> None:
-    """Nothing."""
+@contextmanager
+def site_at(url: str, folder: Path, blocker: Any) -> Iterator[Site]:
+    """Give a site in a database of its own, whatever state that is in."""
+    connections.settings[ALIAS] = connections.configure_settings({"default": {}, ALIAS: parse(url)})[ALIAS]
+    site = Site(ALIAS, folder)
+    site.environment["DJANGO_TASKS_TEST_URL"] = url
+    backend = {"default": {"BACKEND": "database", "OPTIONS": {"USING": ALIAS}}}
+    try:
+        with blocker.unblock(), override_settings(DJANGO_TASKS={"BROKERS": backend, "RESULTS": backend}):
+            yield site
+            site.close()
+            connections[ALIAS].close()
+    finally:
+        del connections[ALIAS]
+        del connections.settings[ALIAS]
+
+
+def test_a_database_without_tables_is_told_of_and_waited_for(alias: str, tmp_path: Path, django_db_blocker):
+    with site_at(f"sqlite:///{tmp_path}/new.sqlite3", tmp_path, django_db_blocker) as site:
+        worker = site.worker("-P", "threads")
+        worker.wait_for("run `manage.py migrate`", 3)
+        assert worker.output.count("Heartbeat failed") <= 4
+        call_command("migrate", database=ALIAS, verbosity=0)
+        assert notes(site)[0].get(30) == 1
+        assert worker.stop() == 0
+        assert [node.status for node in site.nodes()] == ["offline"]
+
+
+def test_a_purge_of_a_database_without_tables_is_refused(alias: str, tmp_path: Path, django_db_blocker):
+    with site_at(f"sqlite:///{tmp_path}/new.sqlite3", tmp_path, django_db_blocker) as site:
+        done = run(site, "--purge")
+        assert done.returncode == 1
+        assert done.stderr.startswith("CommandError: Cannot purge default: The database 'default' lacks tables")
+        assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_server_that_is_down_when_the_worker_starts_is_waited_for(
+    alias: str, pool, down, tmp_path, django_db_blocker
+):
+    with site_at(f"{down.url}/postgres", tmp_path, django_db_blocker) as site:
+        down.start()
+        call_command("migrate", database=ALIAS, verbosity=0)
+        handles = notes(site, 5)
+        connections[ALIAS].close()
+        down.stop()
+        worker = site.worker("-P", pool)
+        worker.wait_for("The server does not answer", 2)
+        # Told to stop, it need not wait for the server.
+        hasty = site.worker("-P", pool)
+        assert hasty.stop() == 0
+        down.start()
+        assert set(site.ended(*handles)) == {states.SUCCESS}
+        assert set(site.ledger.count().values()) == {1}
+        site.until(lambda: (worker.pid, "running") in [(node.pid, node.status) for node in site.nodes()], "it is there")
+        assert worker.stop() == 0
+        connections[ALIAS].close()
+        down.stop()
+
+
+@pytest.fixture(scope="module")
+def down(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivatePostgres]:
+    """Give a server of one's own that does not run."""
+    with private(PrivatePostgres) as server:
+        server.stop()
+        yield server

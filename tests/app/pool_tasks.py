@@ -1,6 +1,6 @@
 """Which tasks would try a pool's patience?
 
-Those that wait do so at a gate: a named pipe that the test opens for writing when they are to go on.
+Those that wait do so at a gate: a named pipe that the test writes a byte to for each that is to go on.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from tests.app.models import Note
 
 
 def pass_gate(gate: str) -> None:
-    with Path(gate).open() as pipe:
-        pipe.read()
+    with Path(gate).open("rb", buffering=0) as pipe:
+        pipe.read(1)
 
 
 @task

@@ -1,0 +1,1 @@
+"""Do several parts of the project work together in one process?"""

@@ -1,0 +1,283 @@
+"""Does a page of the admin or the API cost the same however large the tables are?
+
+Each page is visited with 131,072 rows, and each query that it makes is measured: the rows that PostgreSQL and MariaDB
+say they read, and the instructions that SQLite's machine executes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import connections
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from django_tasks import states
+from django_tasks.admin.messages import QueuedMessagePage
+from django_tasks.admin.page import CeilingPaginator
+from django_tasks.admin.results import TaskResultPage
+from django_tasks.api.views import TaskListView
+from django_tasks.listing import HEAVY_MESSAGE, HEAVY_RESULT
+from django_tasks.models import QueuedMessage, TaskResult, WorkerNode
+from tests.surfaces.site import chief, joined, multiply, on_each_database, tasks_in
+
+pytestmark = [pytest.mark.urls("tests.surfaces.urls"), pytest.mark.timeout(300)]
+
+SEEDS, DOUBLINGS = 512, 8
+ROWS = SEEDS * 2**DOUBLINGS
+WINDOW, CEILING = 2_000, 1_000
+
+MOST_ROWS = 3 * (WINDOW + CEILING)
+"""A scan would read fourteen times as many."""
+MOST_STEPS = 400_000
+"""SQLite's instructions. A scan of the smaller table takes a million."""
+
+RESULTS = [
+    "",
+    "p=10",
+    "state=SUCCESS",
+    "state=FAILURE",
+    "state=STARTED",
+    "state=NONE",
+    "task=shop.tasks.t3",
+    "task=shop.tasks.t3&state=REVOKED",
+    "task=none",
+    "queue=mail",
+    "queue=none",
+    "worker=none",
+    "worker=none&state=SUCCESS",
+    "worker=w1&queue=default",
+    "since=24h",
+    "since=2000-01-01",
+    "since=2000-01-01&worker=none",
+    "until=2000-01-01",
+    "q=0",
+    "q=0&worker=none",
+    "q=none",
+    "q=shop.",
+    "q=shop.tasks.t3",
+    "q=shop.tasks.t3&queue=none",
+    "q=shop.&state=REVOKED",
+]
+MESSAGES = [
+    "",
+    "p=10",
+    "standing=ready",
+    "standing=ready&queue=mail",
+    "standing=ready&queue=none",
+    "standing=ready&task=none",
+    "standing=delayed",
+    "standing=delayed&queue=none",
+    "standing=leased",
+    "standing=leased&queue=mail",
+    "queue=none",
+    "task=none",
+    "q=0",
+    "q=0&task=none",
+    "q=shop.",
+    "q=none",
+]
+API = [
+    "",
+    "ordering=ended_at",
+    "state=SUCCESS",
+    "state=REVOKED&ordering=ended_at",
+    "task=none",
+    "queue=none",
+    "worker=none&ordering=ended_at",
+    "task=shop.tasks.t3&state=REVOKED",
+    "since=2000-01-01T00:00:00Z&worker=none",
+]
+
+
+@pytest.fixture
+def tables(alias, monkeypatch) -> Iterator[str]:
+    """Fill the tables, and let the pages look less far, so that looking too far is seen."""
+    for page in (TaskResultPage, QueuedMessagePage, TaskListView):
+        monkeypatch.setattr(page, "window", WINDOW)
+    monkeypatch.setattr(CeilingPaginator, "ceiling", CEILING)
+    now = datetime.now(UTC)
+    common = [states.SUCCESS] * 6 + [states.FAILURE]
+    results = TaskResult.objects.using(alias)
+    results.bulk_create(
+        TaskResult(
+            task_id=f"{number:06d}",
+            state=states.STARTED if number % 64 == 0 else common[number % 7],
+            task=f"shop.tasks.t{number % 5}",
+            queue="default",
+            worker=f"w{number % 3}",
+            args_repr="x" * 300,
+            ended_at=None if number % 64 == 0 else now - timedelta(minutes=number),
+        )
+        for number in range(SEEDS)
+    )
+    later = now + timedelta(days=30)
+    messages = QueuedMessage.objects.using(alias)
+    messages.bulk_create(
+        QueuedMessage(
+            task_id=f"{number:06d}",
+            queue="default",
+            rank=number % 3,
+            ready=number % 2 == 0,
+            visible_at=now if number % 2 == 0 else later + timedelta(minutes=number),
+            task=f"shop.tasks.t{number % 5}",
+            body=b"x" * 300,
+        )
+        for number in range(SEEDS)
+    )
+    for model in (TaskResult, QueuedMessage):
+        multiply(alias, model, DOUBLINGS, {"task_id": joined(alias, "task_id", "'-{n}'")})
+    results.create(
+        task_id="old", state=states.SUCCESS, task="shop.old", worker="none", ended_at=now - timedelta(days=9)
+    )
+    _lease(alias, now)
+    with connections[alias].cursor() as cursor:
+        for model in (TaskResult, QueuedMessage):
+            table = connections[alias].ops.quote_name(model._meta.db_table)
+            cursor.execute(f"ANALYZE {'TABLE ' if connections[alias].vendor == 'mysql' else ''}{table}")
+    WorkerNode.objects.using(alias).create(name="w1", session="s")
+    with tasks_in(alias):
+        yield alias
+
+
+def _lease(alias: str, now: datetime) -> None:
+    newest = QueuedMessage.objects.using(alias).order_by("-id").values_list("id", flat=True)[:20]
+    leases = {"ready": False, "lease_token": 1, "leased_by": "w1", "visible_at": now + timedelta(seconds=30)}
+    QueuedMessage.objects.using(alias).filter(id__in=list(newest)).update(**leases)
+
+
+@on_each_database(transaction=True)
+def test_no_page_reads_a_table_to_its_end(tables):
+    alias, client = tables, Client()
+    client.force_login(chief())
+    results, messages = (reverse(f"admin:django_tasks_{name}_changelist") for name in ("taskresult", "queuedmessage"))
+    pages = [
+        *(f"{results}?{query}" for query in RESULTS),
+        *(f"{messages}?{query}" for query in MESSAGES),
+        *(f"/api/tasks/?{query}" for query in API),
+    ]
+    too_much = []
+    with _meter(alias) as measure:
+        for page in pages:
+            with CaptureQueriesContext(connections[alias]) as captured:
+                response = client.get(page)
+                assert response.status_code == 200, page
+                if page.startswith("/api/") and response.json()["next"]:
+                    assert client.get(response.json()["next"]).status_code == 200
+            asked = [query["sql"] for query in captured if "django_tasks_" in query["sql"]]
+            assert len(asked) <= 12, page
+            for sql in asked:
+                assert not any(f'"{name}"' in sql or f"`{name}`" in sql for name in {*HEAVY_RESULT, *HEAVY_MESSAGE}), (
+                    sql
+                )
+                cost, most = measure(sql)
+                if cost > most:
+                    too_much.append(f"{page}: {cost:,} for {sql}")
+    assert not too_much, "\n".join(too_much)
+
+
+@pytest.mark.parametrize("alias", ["default"])
+@pytest.mark.django_db(transaction=True)
+def test_what_a_large_list_says(tables):
+    client = Client()
+    client.force_login(chief())
+    url = reverse("admin:django_tasks_taskresult_changelist")
+    text = client.get(url).content.decode()
+    assert "1,000+ results" in text
+    assert "Only the newest" not in text
+    assert client.get(url, {"p": 11}).status_code == 302
+    found = client.get(url, {"worker": "none"})
+    assert found.context["cl"].result_list == []
+    assert "Only the newest 2,000 are searched" in found.content.decode()
+    (row,) = client.get(url, {"worker": "none", "task": "shop.old"}).context["cl"].result_list
+    assert row.task_id == "old"
+    answer = client.get("/api/tasks/", {"worker": "none"}).json()
+    assert answer["results"] == []
+    assert answer["searched_since"] is not None
+    assert client.get("/api/tasks/").json()["searched_since"] is None
+
+
+@on_each_database()
+def test_the_number_of_queries(alias):
+    with tasks_in(alias):
+        client = Client()
+        client.force_login(chief())
+        for page, number in (("taskresult", 3), ("queuedmessage", 1)):
+            url = reverse(f"admin:django_tasks_{page}_changelist")
+            client.get(url)
+            with CaptureQueriesContext(connections[alias]) as captured:
+                client.get(url)
+            asked = [query["sql"] for query in captured if "django_tasks_" in query["sql"]]
+            assert len(asked) == number, asked
+
+
+class _meter:
+    """Gives a function that measures a query: what it cost, and what it may cost."""
+
+    def __init__(self, alias: str) -> None:
+        self.connection: Any = connections[alias]
+
+    def __enter__(self) -> Callable[[str], tuple[int, int]]:
+        by_vendor = {"postgresql": self._postgresql, "mysql": self._mariadb, "sqlite": self._sqlite}
+        return by_vendor[self.connection.vendor]
+
+    def __exit__(self, *_: object) -> None:
+        if self.connection.vendor == "sqlite":
+            self.connection.connection.set_progress_handler(None, 0)
+
+    def _postgresql(self, sql: str) -> tuple[int, int]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {sql}")
+            (plans,) = cursor.fetchone()
+        plans = json.loads(plans) if isinstance(plans, str) else plans
+        return int(sum(map(_rows_of_node, _nodes(plans[0]["Plan"])))), MOST_ROWS
+
+    def _mariadb(self, sql: str) -> tuple[int, int]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(f"ANALYZE FORMAT=JSON {sql}")
+            (text,) = cursor.fetchone()
+        tables = _tables(json.loads(text))
+        return int(sum((table.get("r_rows") or 0) * (table.get("r_loops") or 1) for table in tables)), MOST_ROWS
+
+    def _sqlite(self, sql: str) -> tuple[int, int]:
+        steps = 0
+
+        def count() -> int:
+            nonlocal steps
+            steps += 100
+            return 0
+
+        self.connection.connection.set_progress_handler(count, 100)
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql)
+            cursor.fetchall()
+        return steps, MOST_STEPS
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from _nodes(inner)
+
+
+def _rows_of_node(node: dict[str, Any]) -> float:
+    if not node["Node Type"].endswith("Scan"):
+        return 0.0
+    seen = node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+    return float(seen * node["Actual Loops"])
+
+
+def _tables(tree: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, dict):
+        if "table_name" in tree and not str(tree["table_name"]).startswith("<"):
+            yield tree
+        for inner in tree.values():
+            yield from _tables(inner)
+    elif isinstance(tree, list):
+        for inner in tree:
+            yield from _tables(inner)
