@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import itertools
 import os
 import resource
 import signal
@@ -136,10 +135,10 @@ def recurse() -> None:
 
 
 @task(bind=True)
-def hog(self: Bound, book: str, rounds: int) -> int:
-    """Hold the interpreter's lock for seconds on end."""
+def hog(self: Bound, book: str, seconds: int) -> int:
+    """Hold the interpreter's lock for seconds on end: PyDLL does not release it."""
     mark(self, book, "start")
-    sum(itertools.repeat(1, rounds))
+    ctypes.PyDLL(None).sleep(seconds)
     mark(self, book, "end")
     return self.request.attempt
 
