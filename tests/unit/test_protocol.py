@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from django_tasks.exceptions import DecodeError, SerializationError
@@ -285,11 +284,3 @@ messages = st.builds(
     created_at=st.none() | moments,
     headers=st.dictionaries(texts.filter(lambda name: name not in RESERVED), json_values, max_size=3),
 )
-
-
-@given(messages)
-def test_any_message_comes_out_as_it_was_through_a_text_that_any_column_takes(message: Message):
-    text = dump_message(message)
-    assert text.isascii()
-    assert "\x00" not in text
-    assert content(load_message(text)) == content(message)
