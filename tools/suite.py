@@ -23,6 +23,8 @@ SUPPORTED = range(11, 15)
 OLDEST = "django~=5.2.0"
 NEWEST_NEEDS = 12
 """The minor version of Python 3 that Django 6 asks for."""
+SIDE_BY_SIDE = ("--numprocesses=4", "--dist=worksteal", "--quiet")
+"""Most tests wait for processes and servers: four at a time keep two cores busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +112,10 @@ def main(arguments: list[str]) -> int:
     other = None if arguments else missing_pair()
     other_python = other.make() if other else None
     with servers.running(main_python) as urls:
-        tally = run(main_python, arguments, urls)
+        tally = run(main_python, arguments or list(SIDE_BY_SIDE), urls)
         if other_python:
             quick = [path for path in QUICK if (ROOT / path).exists()]
-            tally += run(other_python, quick, urls)
+            tally += run(other_python, [*SIDE_BY_SIDE, *quick], urls)
         elif not arguments:
             print(f"No Python 3.{NEWEST_NEEDS} or newer was found: Django 6 was not tested.")
     print(f"{tally.passed} passed, {tally.failed} failed")

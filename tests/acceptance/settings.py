@@ -8,7 +8,6 @@ import os
 from tests.databases import parse
 from tests.settings import *  # noqa: F403
 from tests.settings import DATABASES as _ALL
-from tests.settings import INSTALLED_APPS as _APPS
 
 _alias = os.environ["DJANGO_TASKS_TEST_ALIAS"]
 _url = os.environ.get("DJANGO_TASKS_TEST_URL")
@@ -16,5 +15,8 @@ _url = os.environ.get("DJANGO_TASKS_TEST_URL")
 DATABASES = {"default": parse(_url) if _url else _ALL[_alias]}
 # json.loads: a test passes what it wants to see changed.
 DATABASES["default"].update(json.loads(os.environ.get("DJANGO_TASKS_TEST_DATABASE", "{}")))
-INSTALLED_APPS = [*_APPS, "tests.acceptance"]
+# No more than the tasks need: hundreds of workers are started, and each imports all of it.
+INSTALLED_APPS = ["django.contrib.contenttypes", "django_tasks", "tests.app", "tests.acceptance"]
+MIDDLEWARE: list[str] = []
+ROOT_URLCONF = "tests.acceptance.urls"
 DJANGO_TASKS = json.loads(os.environ.get("DJANGO_TASKS_TEST_SETTINGS", "{}"))

@@ -17,6 +17,7 @@ from tests.acceptance.conftest import Site
 from tests.databases import parse
 from tests.vendors import each_vendor
 from tools.servers import PrivatePostgres
+from tools.servers import private as running_privately
 
 ALIAS = "private"
 
@@ -34,16 +35,9 @@ class PrivateSite(Site):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivatePostgres]:
-    folder = tmp_path_factory.mktemp("postgres")
-    for parent in [folder, *folder.parents][:3]:
-        # The server runs as another user when root starts it.
-        parent.chmod(0o755)
-    server = PrivatePostgres(folder)
-    server.create()
-    server.start()
-    yield server
-    server.stop(kill=True)
+def server() -> Iterator[PrivatePostgres]:
+    with running_privately(PrivatePostgres) as server:
+        yield server
 
 
 @pytest.fixture

@@ -180,7 +180,7 @@ VALUES = [
     Decimal("1E+1000"),
     Decimal("123456789" * 20),
     uuid.UUID(int=0),
-    uuid.uuid4(),
+    uuid.UUID("9d1b7f3e-52c8-4f0a-8f6d-0b7e51c4a2d9"),
     date.min,
     date.max,
     datetime.min,
