@@ -92,6 +92,15 @@ def new_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
+def _forked() -> None:
+    """Replace the lock in a forked process: a thread of its parent may have held it, and is not there to let it go."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 def valid_id(value: object) -> bool:
     """Tell whether a value may be a task id: 1 to 255 printable characters without white space."""
     return (

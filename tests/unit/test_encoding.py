@@ -158,7 +158,7 @@ VALUES = [
     (1, (2,), [3]),
     [(1, 2)],
     set(),
-    {1, "a", (2, 3)},
+    {1, 2.5, (2, 3)},
     frozenset({frozenset({1}), None}),
     {1: "a", None: "b", (1, 2): "c", 1.5: "d", False: "e", Color.RED: "f", date(2026, 1, 2): "g"},
     {"__type__": "datetime", "__value__": "2026-01-01"},
