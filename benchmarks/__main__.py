@@ -29,7 +29,7 @@ from testproject.children import ChildFailed
 BENCHMARKS = {
     module.BENCHMARK.name: module.BENCHMARK for module in (throughput, roundtrip, headofline, deep, idle, kills)
 }
-SYSTEM = "benchmarks.tasks"
+SYSTEM, THREADS = "benchmarks.tasks", "benchmarks.threads"
 PEERS = ("django_tasks_db", "django_q2", "procrastinate", "dj_queue", "django_ox")
 
 Key = tuple[str, str, str, str]
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
     if asked.json:
         Path(asked.json).write_text(json.dumps(_document(figures, results, asked), indent=2) + "\n")
         print(f"\nWritten to {asked.json}")
-    return int(not figures or any(absence.system == OURS for absence in results.absences))
+    return int(not figures or any(absence.system.startswith(OURS) for absence in results.absences))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,7 +108,8 @@ def _measure(
     benchmark: Benchmark, vendor: str, peers: Sequence[str], asked: argparse.Namespace, results: Results
 ) -> None:
     """Measure all systems in turn, so that a machine that slows down slows all of them down."""
-    headers = [header.read(SYSTEM), *(header.read(f"benchmarks.peers.{peer}") for peer in peers)]
+    modules = [SYSTEM, *([THREADS] if benchmark.peers else []), *(f"benchmarks.peers.{peer}" for peer in peers)]
+    headers = [header.read(module) for module in modules]
     for number in range(asked.repeat):
         for each in list(headers):
             print(f"{benchmark.name} · {vendor} · {each.name} · {number + 1} of {asked.repeat}", flush=True)

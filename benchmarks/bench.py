@@ -63,7 +63,7 @@ class Bench:
             "BENCHMARKS_LEDGER": str(self.ledger),
             "BENCHMARKS_SYSTEM": header.module,
             "DJANGO_SETTINGS_MODULE": "benchmarks.settings",
-            "PYTHONPATH": str(ROOT if header.name == OURS else self._only_benchmarks()),
+            "PYTHONPATH": str(ROOT if header.name.startswith(OURS) else self._only_benchmarks()),
         }
 
     def _only_benchmarks(self) -> Path:
@@ -153,7 +153,7 @@ class Bench:
 @contextmanager
 def opened(header: Header, vendor: str, folder: Path) -> Iterator[Bench]:
     """Give a system on an empty database, and leave nothing of it behind; raises NotInstalled or ChildFailed."""
-    python = Path(sys.executable) if header.name == OURS else environment.make(header, vendor)
+    python = Path(sys.executable) if header.name.startswith(OURS) else environment.make(header, vendor)
     with server.database(vendor, folder) as database:
         bench = Bench(header, database, folder, python)
         try:
