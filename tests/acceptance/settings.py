@@ -17,6 +17,6 @@ DATABASES = {"default": parse(_url) if _url else _ALL[_alias]}
 DATABASES["default"].update(json.loads(os.environ.get("DJANGO_TASKS_TEST_DATABASE", "{}")))
 # No more than the tasks need: hundreds of workers are started, and each imports all of it.
 INSTALLED_APPS = ["django.contrib.contenttypes", "django_tasks", "tests.app", "tests.acceptance"]
-MIDDLEWARE: list[str] = []
+MIDDLEWARE = []
 ROOT_URLCONF = "tests.acceptance.urls"
 DJANGO_TASKS = json.loads(os.environ.get("DJANGO_TASKS_TEST_SETTINGS", "{}"))

@@ -103,7 +103,9 @@ def test_forked_processes_never_make_the_same_id(parent: str, children: int) -> 
     assert (done.stdout.strip(), done.returncode) == ("unique", 0), done.stderr
 
 
-@pytest.mark.parametrize("value", ["1", str(uuid.UUID(int=7)), "x" * ID_LENGTH, "order:42/mail", "中文", "é", "\N{GRINNING FACE}"])
+@pytest.mark.parametrize(
+    "value", ["1", str(uuid.UUID(int=7)), "x" * ID_LENGTH, "order:42/mail", "中文", "é", "\N{GRINNING FACE}"]
+)
 def test_any_printable_word_may_be_an_id(value: str) -> None:
     assert valid_id(value)
 
