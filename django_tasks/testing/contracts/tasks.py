@@ -106,9 +106,13 @@ def spin(began: str) -> None:
 @shared_task
 def swallow(began: str) -> None:
     """Go on for ever, whatever is raised here."""
-    _tell(began)
+    told = False
     while Path(began).exists():
         with contextlib.suppress(BaseException):
+            # Told in here: from then on something may be raised at any moment.
+            if not told:
+                told = True
+                _tell(began)
             _spin(began)
 
 
