@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 
 from django_tasks import states
 from django_tasks.backends.base import Broker
-from django_tasks.connections import brokers, home, results
+from django_tasks.connections import brokers, home, keepers, results
 from django_tasks.control import client
 from django_tasks.control.ledger import RevocationLedger
 from django_tasks.display import moment_text
@@ -134,7 +134,7 @@ def delete(ids: Sequence[str]) -> Report:
 def discard(ids: Sequence[str]) -> Report:
     """Remove waiting messages without a trace: their tasks stay PENDING for whoever asks."""
     ids = _unique(ids)
-    removed = {message.id for broker in brokers.all() if broker.features.discards for message in broker.discard(ids)}
+    removed = {message.id for broker in keepers() if broker.features.discards for message in broker.discard(ids)}
     rows = waiting([task_id for task_id in ids if task_id not in removed])
     answers = {
         task_id: _done(task_id, "deleted", _("Its message is deleted."))
@@ -149,7 +149,7 @@ def run_now(ids: Sequence[str]) -> Report:
     """Make delayed messages ready at once; they stand behind those of their priority that are ready already."""
     ids = _unique(ids)
     answers: Answers = {task_id: _not_found(task_id) for task_id in ids}
-    for broker in brokers.all():
+    for broker in keepers():
         if broker.database is not None:
             answers |= retrying(broker.database, lambda broker=broker: _hasten(broker, ids))  # type: ignore[misc]
     return _report(ids, answers)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
 from django_tasks.exceptions import ConfigurationError
-from django_tasks.message import PRIORITY_MAX, PRIORITY_MIN
+from django_tasks.message import PRIORITY_MAX, PRIORITY_MIN, Enqueue
 
 SETTING = "DJANGO_TASKS"
 
@@ -90,7 +90,7 @@ def _span(value: Any) -> str:
     return "" if value is None or isinstance(value, timedelta) else "a timedelta, or None for ever"
 
 
-def _one_of(*choices: str) -> Test:
+def _one_of(*choices: str | None) -> Test:
     return lambda value: "" if value in choices else " or ".join(map(repr, choices))
 
 
@@ -112,6 +112,8 @@ class Settings:
     queues: Mapping[str, Mapping[str, Any]] = _key({}, _mapping_of_mappings)
     routes: Mapping[str, str] = _key({}, _mapping_of_names)
     default_queue: str = _key("default", _name)
+    enqueue: Enqueue | None = _key(None, _one_of(None, *get_args(Enqueue)))
+    """None leaves it to the broker."""
 
     acks_late: bool = _key(True, _flag)
     on_crash: Literal["retry", "fail"] = _key("retry", _one_of("retry", "fail"))

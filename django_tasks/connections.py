@@ -93,6 +93,24 @@ results: Connections[ResultStore] = Connections(
 )
 
 
+def relayed() -> list[str]:
+    """Return the aliases of the brokers that have an outbox: those that take no part in a database's transactions."""
+    return [broker.alias for broker in brokers.all() if broker.database is None and broker.enqueue != "immediate"]
+
+
+def _outbox_entries() -> dict[str, Any]:
+    return {alias: {"BACKEND": "database", "OPTIONS": {"USING": home()}} for alias in brokers}
+
+
+outboxes: Connections[Broker] = Connections("BROKERS", Broker, BROKERS, _outbox_entries, {})
+"""Where messages wait in the database until they are relayed to the broker of the same alias."""
+
+
+def keepers() -> list[Broker]:
+    """Return all that keeps messages: each broker, and the outboxes of those that have one."""
+    return [*brokers.all(), *(outboxes[alias] for alias in relayed())]
+
+
 def home() -> str:
     """Return the alias of the database that keeps what is neither message nor result: workers, crashes, revocations."""
     return brokers["default"].database or results["default"].database or DEFAULT_DB_ALIAS
@@ -100,6 +118,7 @@ def home() -> str:
 
 def _rebuild(*, setting: str, **_: Any) -> None:
     if setting in (conf.SETTING, "DATABASES"):
+        outboxes.close()
         brokers.close()
         results.close()
 

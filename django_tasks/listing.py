@@ -17,7 +17,7 @@ from django.db.models.lookups import Exact
 from django.utils import timezone
 
 from django_tasks import conf, states
-from django_tasks.connections import brokers, results
+from django_tasks.connections import brokers, keepers, results
 from django_tasks.models import QueuedMessage, TaskResult
 
 CEILING = 10_000
@@ -99,7 +99,7 @@ def result_database() -> str | None:
 
 def message_databases() -> list[str]:
     """Return the aliases of the databases where messages wait, that of the default broker first."""
-    aliases = [brokers["default"], *brokers.all()]
+    aliases = [brokers["default"], *keepers()]
     return list(dict.fromkeys(broker.database for broker in aliases if broker.database is not None))
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 Clock = Callable[[], float]
 """Seconds since the epoch."""
@@ -17,6 +17,10 @@ PRIORITY_MIN, PRIORITY_MAX = -100, 100
 ID_LENGTH = 255
 QUEUE_LENGTH = 128
 NAME_LENGTH = 255
+
+Enqueue = Literal["on_commit", "transaction", "immediate"]
+"""When a message is sent to a broker that takes no part in the database's transactions: when the caller's has been
+committed; with it, through the outbox; or at once."""
 
 _lock = threading.Lock()
 _last = 0
@@ -57,6 +61,8 @@ class Message:
     origin: str = ""
     created_at: datetime | None = None
     """When it was published; aware. The broker fills it in."""
+    enqueue: Enqueue | None = None
+    """How it is sent; used up by that. None leaves it to the settings and the broker."""
     headers: Mapping[str, Any] = field(default_factory=dict)
     """What the caller added, and anything a newer version or another program put there."""
 

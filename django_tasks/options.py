@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import Enum
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict, get_args
 
-from django_tasks.message import PRIORITY_MAX, PRIORITY_MIN
+from django_tasks.message import PRIORITY_MAX, PRIORITY_MIN, Enqueue
 from django_tasks.retry import BACKOFF_MAX, ErrorTypes, RetryPolicy
 
 
@@ -49,6 +49,7 @@ class Declaration(TypedDict, total=False):
     expires: float | datetime | None
     typing: bool | None
     atomic: bool | str
+    enqueue: Enqueue | None
     api: bool
 
 
@@ -66,6 +67,7 @@ class CallOptions(TypedDict, total=False):
     time_limit: float | None
     soft_time_limit: float | None
     ignore_result: bool | None
+    enqueue: Enqueue | None
     retries: int
     root_id: str | None
     parent_id: str | None
@@ -107,6 +109,7 @@ class _Rule:
 _NONE = type(None)
 _LIMIT = _Rule((int, float, _NONE), "a number of seconds above 0", lambda value: value > 0)
 _MAYBE = _Rule((bool, _NONE), "True, False or None")
+_ENQUEUE = _Rule((str, _NONE), f"one of {', '.join(map(repr, get_args(Enqueue)))}", lambda value: value in get_args(Enqueue))
 _EXPIRES = _Rule((int, float, datetime, _NONE), "a number of seconds or a datetime")
 
 _DECLARED: Mapping[str, _Rule] = {
@@ -134,6 +137,7 @@ _DECLARED: Mapping[str, _Rule] = {
     "expires": _EXPIRES,
     "typing": _MAYBE,
     "atomic": _Rule((bool, str), "True, False or the alias of a database", lambda value: value != ""),
+    "enqueue": _ENQUEUE,
     "api": _Rule((bool,), "True or False"),
 }
 _CALLED: Mapping[str, _Rule] = {
@@ -143,6 +147,7 @@ _CALLED: Mapping[str, _Rule] = {
     "time_limit": _LIMIT,
     "soft_time_limit": _LIMIT,
     "ignore_result": _MAYBE,
+    "enqueue": _ENQUEUE,
     "retries": _Rule((int,), "0 or more", lambda value: value >= 0),
     "root_id": _Rule((str, _NONE), "the id of a task"),
     "parent_id": _Rule((str, _NONE), "the id of a task"),
@@ -184,6 +189,7 @@ class TaskOptions:
     typing: bool | None = None
     atomic: bool | str = False
     """True, or the alias of a database: the task and its completion are one transaction."""
+    enqueue: Enqueue | None = None
     api: bool = False
     """May be started through the REST API."""
 

@@ -2,31 +2,80 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
-from django_tasks import signals
-from django_tasks.connections import brokers
-from django_tasks.message import Message
+from django.db import transaction
+
+from django_tasks import conf, signals
+from django_tasks.backends.base import Broker
+from django_tasks.connections import brokers, home, outboxes
+from django_tasks.exceptions import PublishError
+from django_tasks.message import Enqueue, Message
 from django_tasks.plan import Plan
 from django_tasks.routing import broker_for
+
+_log = logging.getLogger("django_tasks.broker")
 
 
 def publish(plan: Plan) -> None:
     """Publish what a plan says.
 
     With a broker that keeps its queue in a Django database the messages are part of the caller's transaction: they
-    are seen when it commits, and gone when it rolls back. Raises PublishError; then nothing of that broker's part
-    was queued.
+    are seen when it commits, and gone when it rolls back. To others they are sent when it has been committed
+    (`on_commit`), with it (`transaction`: they are rows of the outbox, which workers relay), or at once (`immediate`);
+    outside of a transaction the first is the last. Raises PublishError; then nothing of that broker's part was queued.
     """
-    for alias, messages in _by_broker(plan.messages).items():
-        broker = brokers[alias]
-        signals.announce(signals.task_publishing, type(broker), messages=messages)
-        broker.publish(messages)
-        signals.announce(signals.task_published, type(broker), messages=messages)
+    for (alias, how), messages in _shares(plan.messages).items():
+        if how == "transaction":
+            _send(brokers[alias], messages, outboxes[alias])
+        elif how == "on_commit":
+            _send_on_commit(brokers[alias], messages)
+        else:
+            _send(brokers[alias], messages, brokers[alias])
 
 
-def _by_broker(messages: Sequence[Message]) -> dict[str, list[Message]]:
-    shares: dict[str, list[Message]] = {}
+def _shares(messages: Sequence[Message]) -> dict[tuple[str, Enqueue], list[Message]]:
+    shares: dict[tuple[str, Enqueue], list[Message]] = {}
     for message in messages:
-        shares.setdefault(broker_for(message.queue), []).append(message)
+        broker = brokers[broker_for(message.queue)]
+        sent = message if message.enqueue is None else replace(message, enqueue=None)
+        shares.setdefault((broker.alias, _how(message, broker)), []).append(sent)
     return shares
+
+
+def _how(message: Message, broker: Broker) -> Enqueue:
+    if broker.database is not None or broker.eager:
+        return "immediate"
+    if message.eta is not None and not broker.features.delay:
+        # It waits in the database for as long as it takes.
+        return "transaction"
+    return message.enqueue or conf.get().enqueue or broker.enqueue
+
+
+def _send(broker: Broker, messages: Sequence[Message], to: Broker) -> None:
+    signals.announce(signals.task_publishing, type(broker), messages=messages)
+    to.publish(messages)
+    signals.announce(signals.task_published, type(broker), messages=messages)
+
+
+def _send_on_commit(broker: Broker, messages: Sequence[Message]) -> None:
+    if not transaction.get_connection(home()).in_atomic_block:
+        _send(broker, messages, broker)
+        return
+    transaction.on_commit(partial(_send_committed, broker, messages), using=home())
+
+
+def _send_committed(broker: Broker, messages: Sequence[Message]) -> None:
+    """Send what was promised: the caller's transaction can no longer be undone, so what the broker does not take now
+    goes to the outbox."""
+    try:
+        _send(broker, messages, broker)
+    except PublishError as error:
+        _log.warning(
+            "The broker took no messages after a commit; they wait in the outbox",
+            extra={"broker": broker.alias, "messages": len(messages), "error": str(error)},
+        )
+        outboxes[broker.alias].publish(messages)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from django.core.checks import CheckMessage
 
-from django_tasks.message import Clock, Delivery, Message
+from django_tasks.message import Clock, Delivery, Enqueue, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,9 @@ class Broker(ABC):
     """The alias of the Django database whose transactions this broker takes part in, if it does."""
     eager: ClassVar[bool] = False
     """Whether `publish` runs the tasks before it returns."""
+    enqueue: ClassVar[Enqueue] = "on_commit"
+    """When messages are sent to it, unless the call, the task or the settings say so. A broker with a `database` is sent
+    them at once: they are part of the transaction anyway."""
 
     def __init__(self, alias: str, params: Mapping[str, Any], *, clock: Clock = time.time) -> None:
         self.alias = alias

@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from django_tasks.backends.base import Broker, Features, QueueStats
-from django_tasks.message import Clock, Delivery, Message
+from django_tasks.message import Clock, Delivery, Enqueue, Message
 
 
 class DummyBroker(Broker):
     """Keeps what is published in `messages`, in that order, for a test to look at; no worker ever gets any of it."""
 
+    enqueue: ClassVar[Enqueue] = "immediate"
     features: ClassVar[Features] = Features(leases=False)
 
     def __init__(self, alias: str, params: Mapping[str, Any], *, clock: Clock = time.time) -> None:

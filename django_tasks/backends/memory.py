@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from django_tasks.backends.base import Broker, Features, QueueStats
 from django_tasks.exceptions import PublishError
-from django_tasks.message import Clock, Delivery, Message
+from django_tasks.message import Clock, Delivery, Enqueue, Message
 
 GLANCE = 0.1
 """Seconds that `wait` sleeps at most before it looks at `stop`, which cannot wake it, and at the clock, which may
@@ -53,6 +53,7 @@ class MemoryBroker(Broker):
     method may be called from any thread.
     """
 
+    enqueue: ClassVar[Enqueue] = "immediate"
     features: ClassVar[Features] = Features(wakeups=True)
 
     def __init__(self, alias: str, params: Mapping[str, Any], *, clock: Clock = time.time) -> None:

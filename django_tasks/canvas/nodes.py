@@ -96,6 +96,7 @@ def seal(signature: Signature) -> Message:
         args_repr=args_repr,
         kwargs_repr=kwargs_repr,
         origin=_origin(os.getpid()),
+        enqueue=_first(options.get("enqueue"), declared.enqueue),
         headers=_headers(options.get("headers")),
     )
 

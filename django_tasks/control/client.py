@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from django.utils.module_loading import import_string
 
 from django_tasks import signals, states
-from django_tasks.connections import brokers, home, results
+from django_tasks.connections import home, keepers, results
 from django_tasks.exceptions import TaskRevoked
 from django_tasks.failure import capture
 from django_tasks.message import Message
@@ -30,7 +30,7 @@ def revoke(ids: str | Sequence[str], *, terminate: bool = False, reason: str = "
         return []
     # The ledger holds database models, which cannot be imported before Django's apps are ready.
     import_string(LEDGER)(home()).add(ids, terminate=terminate, reason=reason)
-    ended = [message for broker in brokers.all() if broker.features.discards for message in broker.discard(ids)]
+    ended = [message for broker in keepers() if broker.features.discards for message in broker.discard(ids)]
     results["default"].save([revoked(message, reason) for message in ended])
     signals.announce(signals.task_revoked, __name__, ids=ids)
     return [message.id for message in ended]

@@ -1,4 +1,5 @@
 """What does a worker do, from its start to its end?"""
+# Long because: a worker's life reads best in one piece.
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from django.db import DatabaseError, connections
 
 from django_tasks import conf, signals, states
 from django_tasks.backends.base import Broker
-from django_tasks.connections import home
+from django_tasks.connections import home, relayed
 from django_tasks.control.ledger import RevocationLedger
 from django_tasks.exceptions import BrokerFull, BrokerUnavailable, DjangoTasksError, StoreUnavailable
 from django_tasks.execution import handed_back
@@ -33,6 +34,7 @@ from django_tasks.worker.listener import Listener
 from django_tasks.worker.lookahead import LookAhead
 from django_tasks.worker.maintenance import Maintenance, older_than
 from django_tasks.worker.presence import Identity, Presence
+from django_tasks.worker.relay import Relay
 from django_tasks.worker.revocation import Revocations
 
 _log = logging.getLogger("django_tasks.worker")
@@ -111,6 +113,7 @@ class Worker:
             None if pool.features.survives else Keeper(broker, lease=options.lease, interval=options.heartbeat)
         )
         self.maintenance = Maintenance(store, self._chores())
+        self.relay = Relay(relayed(), lease=options.lease, consumer=options.name)
         self._unsettled: list[Done] = []
         self._lost: list[Delivery] = []
         self._fetched = 0
@@ -128,7 +131,7 @@ class Worker:
         if self.keeper is not None:
             self.keeper.start()
         self.pool.start()
-        for thread in (self.heart, self.listener, self.maintenance):
+        for thread in (self.heart, self.listener, self.maintenance, self.relay):
             thread.start()
         signals.announce(signals.worker_ready, self)
         try:
@@ -388,8 +391,8 @@ class Worker:
         self.pool.stop(0.0 if self.holdings else self.options.grace)
         self._backoff.hurry()
         self.settle()
-        self.heart.stop()
-        self.maintenance.stop()
+        for thread in (self.heart, self.maintenance, self.relay):
+            thread.stop()
         if self.keeper is not None:
             self.keeper.stop()
         try:

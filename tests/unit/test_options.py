@@ -35,6 +35,7 @@ EVERYTHING: dict[str, Any] = {
     "expires": 3600,
     "typing": False,
     "atomic": "reports",
+    "enqueue": "transaction",
     "api": True,
 }
 
