@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Clock = Callable[[], float]
 """Seconds since the epoch."""
@@ -21,6 +21,7 @@ NAME_LENGTH = 255
 Enqueue = Literal["on_commit", "transaction", "immediate"]
 """When a message is sent to a broker that takes no part in the database's transactions: when the caller's has been
 committed; with it, through the outbox; or at once."""
+ENQUEUE: tuple[Enqueue, ...] = get_args(Enqueue)
 
 _lock = threading.Lock()
 _last = 0

@@ -109,7 +109,9 @@ class _Rule:
 _NONE = type(None)
 _LIMIT = _Rule((int, float, _NONE), "a number of seconds above 0", lambda value: value > 0)
 _MAYBE = _Rule((bool, _NONE), "True, False or None")
-_ENQUEUE = _Rule((str, _NONE), f"one of {', '.join(map(repr, get_args(Enqueue)))}", lambda value: value in get_args(Enqueue))
+_ENQUEUE = _Rule(
+    (str, _NONE), f"one of {', '.join(map(repr, get_args(Enqueue)))}", lambda value: value in get_args(Enqueue)
+)
 _EXPIRES = _Rule((int, float, datetime, _NONE), "a number of seconds or a datetime")
 
 _DECLARED: Mapping[str, _Rule] = {
