@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
 from django_tasks.exceptions import ConfigurationError
-from django_tasks.message import PRIORITY_MAX, PRIORITY_MIN, Enqueue
+from django_tasks.message import ENQUEUE, PRIORITY_MAX, PRIORITY_MIN, Enqueue
 
 SETTING = "DJANGO_TASKS"
 
@@ -112,7 +112,7 @@ class Settings:
     queues: Mapping[str, Mapping[str, Any]] = _key({}, _mapping_of_mappings)
     routes: Mapping[str, str] = _key({}, _mapping_of_names)
     default_queue: str = _key("default", _name)
-    enqueue: Enqueue | None = _key(None, _one_of(None, *get_args(Enqueue)))
+    enqueue: Enqueue | None = _key(None, _one_of(None, *ENQUEUE))  # noqa: RUF009  # as the fields below
     """None leaves it to the broker."""
 
     acks_late: bool = _key(True, _flag)

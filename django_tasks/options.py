@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import Enum
-from typing import Any, Final, Literal, TypedDict, get_args
+from typing import Any, Final, Literal, TypedDict
 
-from django_tasks.message import PRIORITY_MAX, PRIORITY_MIN, Enqueue
+from django_tasks.message import ENQUEUE, PRIORITY_MAX, PRIORITY_MIN, Enqueue
 from django_tasks.retry import BACKOFF_MAX, ErrorTypes, RetryPolicy
 
 
@@ -109,9 +109,7 @@ class _Rule:
 _NONE = type(None)
 _LIMIT = _Rule((int, float, _NONE), "a number of seconds above 0", lambda value: value > 0)
 _MAYBE = _Rule((bool, _NONE), "True, False or None")
-_ENQUEUE = _Rule(
-    (str, _NONE), f"one of {', '.join(map(repr, get_args(Enqueue)))}", lambda value: value in get_args(Enqueue)
-)
+_ENQUEUE = _Rule((str, _NONE), f"one of {', '.join(map(repr, ENQUEUE))}", lambda value: value in ENQUEUE)
 _EXPIRES = _Rule((int, float, datetime, _NONE), "a number of seconds or a datetime")
 
 _DECLARED: Mapping[str, _Rule] = {

@@ -57,8 +57,8 @@ class Broker(ABC):
     eager: ClassVar[bool] = False
     """Whether `publish` runs the tasks before it returns."""
     enqueue: ClassVar[Enqueue] = "on_commit"
-    """When messages are sent to it, unless the call, the task or the settings say. One with a `database` is sent them at
-    once: they are part of the transaction anyway."""
+    """When messages are sent to it, unless the call, the task or the settings say. One with a `database` is sent them
+    at once: they are part of the transaction anyway."""
 
     def __init__(self, alias: str, params: Mapping[str, Any], *, clock: Clock = time.time) -> None:
         self.alias = alias

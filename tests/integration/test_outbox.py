@@ -101,12 +101,12 @@ def test_a_message_is_sent_at_once_outside_of_a_transaction(elsewhere: Elsewhere
 def test_a_message_is_gone_when_its_transaction_or_its_savepoint_is_rolled_back(
     alias: str, elsewhere: Elsewhere, how: Enqueue
 ):
-    with pytest.raises(Undo), transaction.atomic(using=alias):
+    with pytest.raises(Undo), transaction.atomic(using=alias):  # noqa: PT012
         send(replace(sample(), enqueue=how))
         raise Undo
     with transaction.atomic(using=alias):
         (outer,) = send(replace(sample(), enqueue=how))
-        with pytest.raises(Undo), transaction.atomic(using=alias):
+        with pytest.raises(Undo), transaction.atomic(using=alias):  # noqa: PT012
             send(replace(sample(), enqueue=how))
             raise Undo
     relay().relay("default")
