@@ -36,6 +36,8 @@ class RedisFailed(Exception):
     def __init__(self, where: str, error: Exception) -> None:
         super().__init__(f"{where}: {error}" if str(error) else f"{where}: {type(error).__name__}")
         self.full = _FULL.search(str(error)) is not None
+        self.broken = isinstance(error, redis.ConnectionError | OSError | AttributeError)
+        """Whether it was the connection that failed; another one may do."""
 
 
 @dataclass(frozen=True, slots=True)
