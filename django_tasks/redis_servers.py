@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ OPTIONS = ("CONNECTION", "KEY_PREFIX", "SENTINEL")
 MINIMUM = (7, 0)
 """Scripts say since this version what they do when memory is full."""
 
-_FULL = re.compile(r"\b(OOM|MISCONF)\b")
-"""Said of a server whose memory is full, or that cannot write to its disk."""
+_MISCONFIGURED = "MISCONF"
+"""Said by a server that cannot write to its disk."""
 
 _FAILURES = (redis.RedisError, RedisClusterException, OSError)
 
@@ -35,7 +34,8 @@ class RedisFailed(Exception):
 
     def __init__(self, where: str, error: Exception) -> None:
         super().__init__(f"{where}: {error}" if str(error) else f"{where}: {type(error).__name__}")
-        self.full = _FULL.search(str(error)) is not None
+        self.full = isinstance(error, redis.exceptions.OutOfMemoryError) or str(error).startswith(_MISCONFIGURED)
+        """Whether it has no room for more."""
         self.broken = isinstance(error, redis.ConnectionError | OSError | AttributeError)
         """Whether it was the connection that failed; another one may do."""
 
@@ -132,14 +132,20 @@ class Redis:
         return [dict(each) for each in told.values()]
 
     def subscription(self) -> Subscription:
-        """Return a connection of its own that hears what is published."""
+        """Return a connection of its own that hears what is published; any node of a cluster hears everything."""
+        failure: Exception = redis.ConnectionError("no server is known")
         try:
-            pool = next(_pools(self._connected()))
-            connection = pool.connection_class(**{**pool.connection_kwargs, "protocol": 2})
-            connection.connect()
+            for pool in _pools(self._connected()):
+                connection = pool.connection_class(**pool.connection_kwargs)
+                try:
+                    connection.connect()
+                except _FAILURES as error:
+                    failure = error
+                else:
+                    return Subscription(self.where, connection)
         except _FAILURES as error:
-            raise RedisFailed(self.where, error) from error
-        return Subscription(self.where, connection)
+            failure = error
+        raise RedisFailed(self.where, failure) from failure
 
     def close(self) -> None:
         """Close all connections but those that a cache has; the next call opens others."""
@@ -178,16 +184,17 @@ class Subscription:
             self._connection.send_command(command, *channels)
             left = len(channels)
             while left:
-                left -= self._take_in(self._connection.read_response()) == command.lower().encode()
+                left -= self._take_in() == command.lower().encode()
         except _FAILURES as error:
             raise RedisFailed(self.where, error) from error
 
-    def _take_in(self, said: Any) -> bytes:
-        """Keep a message; return what kind of thing was said."""
+    def _take_in(self) -> bytes:
+        """Read one thing that was said, and keep it if it is a message; return of which kind it was."""
+        said = self._connection.read_response(push_request=True)
         kind, *rest = said if isinstance(said, list) else [said]
         if kind == b"message":
             self._heard.append((rest[0], rest[1]))
-        elif kind == b"pong":
+        elif kind in (b"pong", b"PONG"):
             self._pinged = False
         return bytes(kind)
 
@@ -195,9 +202,9 @@ class Subscription:
         """Return the channels and texts that were heard, as soon as there are some or when so many seconds are over."""
         try:
             if not self._heard and self._connection.can_read(seconds):
-                self._take_in(self._connection.read_response())
+                self._take_in()
             while self._connection.can_read(0):
-                self._take_in(self._connection.read_response())
+                self._take_in()
         except (*_FAILURES, ValueError, AttributeError) as error:
             # The last two: another thread closes it meanwhile.
             raise RedisFailed(self.where, error) from error

@@ -31,7 +31,7 @@ from django_tasks.backends.redis_entries import (
 )
 from django_tasks.exceptions import BrokerFull, BrokerUnavailable, ConfigurationError
 from django_tasks.message import PRIORITY_MAX, PRIORITY_MIN, Clock, Delivery, Message
-from django_tasks.redis_fitness import evicts, found_wrong, keeps_nothing
+from django_tasks.redis_fitness import evicts, found_wrong, is_old, keeps_nothing
 from django_tasks.redis_servers import OPTIONS, Redis, RedisFailed, Script, check_options, key_prefix
 
 _log = logging.getLogger("django_tasks.broker")
@@ -74,6 +74,8 @@ class RedisBroker(Broker):
         self._redis = Redis(self.location, self.options)
         self._turn = 0
         self._fit = False
+        self._deaf = False
+        """Whether it was said that waiting is looking."""
         self._registered: dict[str, float] = {}
         self._own = threading.local()
         self._bells: weakref.WeakSet[Bell] = weakref.WeakSet()
@@ -207,8 +209,11 @@ class RedisBroker(Broker):
             try:
                 if bell.listen(names, max(0.0, left), stop):
                     return not stop.is_set()
-            except RedisFailed:
+            except RedisFailed as error:
                 bell.close()
+                if not (error.broken or self._deaf):
+                    self._deaf = True
+                    _log.warning("Redis does not let us listen; looking every second", extra={"error": str(error)})
                 stop.wait(min(RECOVERY, max(0.0, left)))
             if left <= 0:
                 return False
@@ -324,7 +329,7 @@ class RedisBroker(Broker):
     def _be_fit(self) -> None:
         """Refuse a server that throws messages away, once a process, and say so if it may lose them."""
         servers = self._redis.info()
-        if wrong := next(filter(None, map(evicts, servers)), None):
+        for wrong in filter(None, [find(server) for server in servers for find in (is_old, evicts)]):
             raise ConfigurationError(f"{self._where}: {wrong}")
         if any(map(keeps_nothing, servers)):
             _log.warning("Redis keeps nothing on disk: what waits there is lost when it ends (appendonly no)")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Event
 
-from django_tasks.redis_servers import Subscription
+from django_tasks.redis_servers import RedisFailed, Subscription
 
 GLANCE = 0.2
 """Seconds after which `stop` is looked at, which cannot wake who listens to a socket."""
@@ -69,14 +69,20 @@ class Bell:
         """Return True as soon as something became ready since the last call, False after so many seconds or at the
         stop."""
         deadline = time.monotonic() + seconds
-        subscription = self._tuned(queues)
+        try:
+            subscription = self._tuned(queues)
+        except RedisFailed:
+            # Whoever hears nothing looks.
+            if self._look(queues):
+                return True
+            raise
         while self._subscription is subscription:
             now = time.monotonic()
             if now >= self._next_ping:
                 subscription.ping()
                 self._next_ping = now + PING
             if now >= min(self._next_look, self._due) or not self._noted.issuperset(queues):
-                if self._look():
+                if self._look(queues):
                     return True
                 now = time.monotonic()
             left = min(deadline, self._next_look, self._due) - now
@@ -100,8 +106,7 @@ class Bell:
             self._noted.clear()
         return subscription
 
-    def _look(self) -> bool:
-        queues = list(self._queues.values())
+    def _look(self, queues: Sequence[str]) -> bool:
         told = self._ask(queues)
         now = time.monotonic()
         self._noted.update(queues)
