@@ -1,10 +1,11 @@
-"""May tests make databases on a server? `python -m tests.probe URL` says why not."""
+"""May tests make databases, or keys, on a server? `python -m tests.probe URL` says why not."""
 
 from __future__ import annotations
 
 import os
 import sys
 
+import redis
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError
@@ -14,7 +15,22 @@ from tests import databases
 
 
 def probe(url: str) -> str:
-    """Make a database and drop it; say what went wrong, if anything."""
+    """Make something and remove it; say what went wrong, if anything."""
+    return _probe_redis(url) if url.startswith("redis") else _probe_database(url)
+
+
+def _probe_redis(url: str) -> str:
+    name = f"django_tasks_probe_{os.getpid()}"
+    try:
+        with redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3) as client:
+            client.eval("#!lua flags=allow-oom\nredis.call('SET', KEYS[1], 1) redis.call('DEL', KEYS[1])", 1, name)
+            policy = str(client.info("memory")["maxmemory_policy"])
+    except redis.RedisError as error:
+        return str(error)
+    return f"its maxmemory-policy is {policy}" if policy.startswith("allkeys") else ""
+
+
+def _probe_database(url: str) -> str:
     entry = databases.parse(url, name=f"django_tasks_probe_{os.getpid()}")
     connection = ConnectionHandler({"default": entry})["default"]
     name = connection.ops.quote_name(entry["NAME"])

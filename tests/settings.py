@@ -16,6 +16,9 @@ _run = os.environ.setdefault("DJANGO_TASKS_TEST_RUN", str(os.getpid()))
 _name = "_".join(["django_tasks", _run, *filter(None, [os.environ.get("PYTEST_XDIST_WORKER")])])
 
 POSTGRES_URL = os.environ.get("DJANGO_TASKS_TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432")
+REDIS_URL = os.environ.get("DJANGO_TASKS_TEST_REDIS_URL", "redis://127.0.0.1:6379")
+REDIS_PREFIX = _name
+"""Begins the names of all keys of this run, so that several runs share one server."""
 MARIADB_URL = os.environ.get("DJANGO_TASKS_TEST_MARIADB_URL", "mariadb://root@127.0.0.1:3306")
 
 DATABASES = {

@@ -33,6 +33,9 @@ class Program:
 REQUIRED = (
     Program("PostgreSQL", ("postgres", "initdb", "pg_ctl"), ("postgresql",), "https://www.postgresql.org/download/"),
     Program("MariaDB", ("mariadbd", "mariadb-install-db"), ("mariadb-server",), "https://mariadb.org/download/"),
+    Program(
+        "Redis", ("redis-server",), ("redis-server",), "https://redis.io/docs/latest/operate/oss_and_stack/install/"
+    ),
     Program("PgBouncer", ("pgbouncer",), ("pgbouncer",), "https://www.pgbouncer.org/install.html"),
     Program(
         "Chromium",

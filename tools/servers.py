@@ -160,6 +160,35 @@ class PrivateMariaDB(PrivateServer):
             self._process.wait(START_TIMEOUT)
 
 
+class PrivateRedis(PrivateServer):
+    binaries = ("redis-server",)
+    account = "redis"
+    arguments: tuple[str, ...] = ()
+    """Settings beside those that make it private, as on its command line."""
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def create(self) -> None:
+        """Lay down nothing: an empty directory is an empty Redis."""
+
+    def start(self) -> None:
+        own = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.data), "--save", "")
+        self._process = self._spawn("redis-server", *own, *self.arguments)
+        deadline = time.monotonic() + START_TIMEOUT
+        while not _pongs(self.port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise self._failure("redis-server does not start")
+            time.sleep(0.01)
+
+    def stop(self, *, kill: bool = False) -> None:
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+            self._process.wait(START_TIMEOUT)
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """A server that the suite asks for: where to look for it, and what to start where nothing answers."""
@@ -189,6 +218,7 @@ REQUIRED = (
         ("mariadb://root@127.0.0.1:3306", f"mariadb://{_ME}@%2Frun%2Fmysqld%2Fmysqld.sock"),
         PrivateMariaDB,
     ),
+    Server("Redis", "DJANGO_TASKS_TEST_REDIS_URL", ("redis://127.0.0.1:6379",), PrivateRedis),
 )
 
 
@@ -266,6 +296,16 @@ def _greets(port: int) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
             return bool(probe.recv(1))
+    except OSError:
+        return False
+
+
+def _pongs(port: int) -> bool:
+    """Say whether Redis answers; while it reads its file it says that it is loading."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
+            probe.sendall(b"PING\r\n")
+            return probe.recv(64).startswith((b"+PONG", b"-NOAUTH"))
     except OSError:
         return False
 

@@ -7,4 +7,5 @@ BROKERS = {
     "dummy": "django_tasks.backends.dummy.DummyBroker",
     "immediate": "django_tasks.backends.immediate.ImmediateBroker",
     "memory": "django_tasks.backends.memory.MemoryBroker",
+    "redis": "django_tasks.backends.redis.RedisBroker",
 }

@@ -6,4 +6,5 @@ STORES = {
     "database": "django_tasks.results.database.DatabaseStore",
     "dummy": "django_tasks.results.dummy.DummyStore",
     "memory": "django_tasks.results.memory.MemoryStore",
+    "redis": "django_tasks.results.redis.RedisStore",
 }

@@ -12,10 +12,13 @@ from django.db.models import F
 from django_tasks.backends.base import Broker
 from django_tasks.backends.database import DatabaseBroker
 from django_tasks.backends.memory import MemoryBroker
+from django_tasks.backends.redis import RedisBroker
 from django_tasks.models import QueuedMessage
 from django_tasks.testing.contracts.brokers import BrokerContract
+from tests import redises
 from tests.clocks import TurnedClock
 from tests.outages import unreachable
+from tests.settings import REDIS_URL
 from tests.vendors import each_vendor
 
 
@@ -59,3 +62,28 @@ class TestDatabase(BrokerContract):
 
     def elapse(self, broker: Broker, seconds: float) -> None:
         QueuedMessage.objects.using(self.alias).update(visible_at=F("visible_at") - timedelta(seconds=seconds))
+
+
+class TestRedis(BrokerContract):
+    lease = 30.0
+    rounds = 10
+
+    @pytest.fixture
+    def broker(self) -> Iterator[Broker]:
+        with ExitStack() as self.stack:
+            self.prefix = self.stack.enter_context(redises.own_prefix())
+            yield self.open(REDIS_URL)
+
+    def open(self, location: str) -> Broker:
+        broker = RedisBroker("default", {"LOCATION": location, "OPTIONS": {"KEY_PREFIX": self.prefix}})
+        self.stack.callback(broker.close)
+        return broker
+
+    def peer(self, broker: Broker) -> Broker:
+        return self.open(REDIS_URL)
+
+    def unreachable(self) -> Broker:
+        return self.open(redises.NOWHERE)
+
+    def elapse(self, broker: Broker, seconds: float) -> None:
+        redises.elapse(self.prefix, seconds)

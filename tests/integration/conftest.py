@@ -6,11 +6,15 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+import redis
 from django.db import OperationalError, connections
 from django.test import override_settings
 
+from django_tasks.backends.redis import RedisBroker
 from django_tasks.connections import brokers, results
+from tests import redises
 from tests.integration.stage import FAULTY, FaultyBroker, FaultyStore, Recorder, stage
+from tools.servers import PrivateRedis
 
 
 @pytest.fixture
@@ -60,3 +64,25 @@ def logged() -> Iterator[Recorder]:
     root.addHandler(recorder)
     yield recorder
     root.removeHandler(recorder)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[PrivateRedis]:
+    """Run a Redis that tests may treat as they like, and leave as they found it."""
+    with redises.private_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def client(redis_server: PrivateRedis) -> Iterator[redis.Redis]:
+    """Give a client that looks behind the broker's back, and an empty server."""
+    with redises.direct(redis_server.url) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def redis_broker(redis_server: PrivateRedis, client: redis.Redis) -> Iterator[RedisBroker]:
+    broker = redises.open_broker(redis_server.url)
+    yield broker
+    broker.close()

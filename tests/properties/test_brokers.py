@@ -28,10 +28,13 @@ from hypothesis.stateful import (
 from django_tasks.backends.base import Broker
 from django_tasks.backends.database import DatabaseBroker
 from django_tasks.backends.memory import MemoryBroker
+from django_tasks.backends.redis import RedisBroker
 from django_tasks.message import Delivery, Message
 from django_tasks.models import QueuedMessage
 from django_tasks.testing.contracts.harness import content, ids
+from tests import redises
 from tests.clocks import TurnedClock
+from tests.settings import REDIS_URL
 from tests.vendors import each_vendor
 
 QUEUES = ("mail", "Mail", "bulk")
@@ -320,6 +323,24 @@ class DatabaseMachine(BrokerMachine):
         QueuedMessage.objects.using(self.alias).update(visible_at=F("visible_at") - timedelta(seconds=seconds))
 
 
+class RedisMachine(BrokerMachine):
+    attentive = True
+
+    def open(self) -> list[Broker]:
+        self.prefix = redises.new_prefix()
+        options = {"KEY_PREFIX": self.prefix}
+        return [RedisBroker("default", {"LOCATION": REDIS_URL, "OPTIONS": options}) for _ in range(2)]
+
+    def turn(self, seconds: int) -> None:
+        redises.elapse(self.prefix, seconds)
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            redises.wipe(self.prefix)
+
+
 def test_the_memory_broker_does_what_a_list_does() -> None:
     drive(MemoryMachine, examples=300, steps=40)
 
@@ -327,3 +348,7 @@ def test_the_memory_broker_does_what_a_list_does() -> None:
 @each_vendor(transaction=True)
 def test_the_database_broker_does_what_a_list_does(alias: str) -> None:
     drive(type("Machine", (DatabaseMachine,), {"alias": alias}), examples=40, steps=30)
+
+
+def test_the_redis_broker_does_what_a_list_does() -> None:
+    drive(RedisMachine, examples=40, steps=30)

@@ -60,7 +60,17 @@ LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)|!\[[^\]]*\]\((?P<ima
 HEADING = re.compile(r"^#{1,6} (?P<title>.+)$")
 # A word in capitals between backticks is a key of the setting, a state, or one of these.
 CAPITALS = {
-    *("DATABASES", "INSTALLED_APPS", "LOGGING", "TASKS", "CONN_MAX_AGE", "SECRET_KEY", "REST_FRAMEWORK", "ENGINE"),
+    *(
+        "CACHES",
+        "DATABASES",
+        "INSTALLED_APPS",
+        "LOGGING",
+        "TASKS",
+        "CONN_MAX_AGE",
+        "SECRET_KEY",
+        "REST_FRAMEWORK",
+        "ENGINE",
+    ),
     *("DEFAULT_PERMISSION_CLASSES", "DEFAULT_AUTHENTICATION_CLASSES", "DISABLE_SERVER_SIDE_CURSORS", "USE_TZ"),
     *(
         "SIGTERM",
@@ -306,9 +316,10 @@ def test_the_example_plug_in_keeps_its_contract(tmp_path: Path) -> None:
 
 def _settings_words() -> set[str]:
     """Return every key that may stand in DJANGO_TASKS, at any level: those of plug-ins are what their code reads."""
-    code = "\n".join(
-        path.read_text() for folder in ("backends", "results") for path in (PACKAGE / folder).rglob("*.py")
-    )
+    files = [
+        path for pattern in ("backends/**/*.py", "results/**/*.py", "redis_*.py") for path in PACKAGE.glob(pattern)
+    ]
+    code = "\n".join(path.read_text() for path in files)
     read = set(re.findall(r"""options(?:\.get\(|\[)["']([A-Z_]+)["']""", code))
     known = {entry.name.upper() for entry in fields(conf.Settings)}
     return known | {"DJANGO_TASKS", "BACKEND", "LOCATION", "OPTIONS", "BROKER", "PRIORITY", "EXPIRES"} | read

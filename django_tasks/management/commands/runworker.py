@@ -123,7 +123,11 @@ class Command(BaseCommand):
         self.obey_signals(worker, reload=options["reload"])
         self.banner(worker, options)
         logs.connect()
-        worker.run()
+        try:
+            worker.run()
+        except ConfigurationError as error:
+            # Said by the server that a backend reached.
+            raise CommandError(str(error)) from error
         if worker.broken:
             sys.exit(1)
 

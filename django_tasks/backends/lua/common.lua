@@ -1,0 +1,216 @@
+-- What every script of the broker knows. It is put before each of them, below its first line.
+--
+-- KEYS[1] begins the names of what queues share: the whole broker on one server, one queue in a cluster. Each further
+-- key begins the names of one queue. What follows these beginnings hashes to the same slot, which is all that a cluster
+-- asks; so that is what is declared.
+--
+--   messages  id -> rank, time of publication, and the message       (hash)
+--   tokens    id -> the proof of the lease, while there is one        (hash)
+--   tries     id -> deliveries that counted, where there were any     (hash)
+--   numbers   how many messages were ever published                   (counter)
+--   queues    names of queues that have had messages                  (set)
+--   ready     id by rank: what may be taken now, best first           (sorted set, of one queue, as all below)
+--   delayed   rank and id by the time when it may be taken            (sorted set)
+--   leased    rank and id by the end of the lease                     (sorted set)
+--   since     id by the time since when it is ready, of what came back; anything else is ready since its publication
+--   arrived   when something became ready last
+--   asleep    there while a worker waits, and wants to be told
+--
+-- Times are milliseconds of this server's clock. A rank is 16 digits: by priority first, then by number.
+
+local PIECE = 1000 -- pairs that one command takes: the stack of Lua ends at 8,000 values
+local MIDDLE = '1759218604441600' -- the rank of what has lost its own
+local DAY = 86400
+
+local shared = KEYS[1]
+local MESSAGES, TOKENS, TRIES = shared .. 'messages', shared .. 'tokens', shared .. 'tries'
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + clock[2] / 1000
+local stamp = string.format('%d%06d', clock[1], clock[2])
+
+local function queue(base)
+  local names = {}
+  for _, name in ipairs({ 'ready', 'delayed', 'leased', 'since', 'arrived', 'asleep' }) do
+    names[name] = base .. name
+  end
+  return names
+end
+
+-- Calls a command that takes any number of items.
+local function each(command, key, items)
+  for first = 1, #items, 2 * PIECE do
+    redis.call(command, key, unpack(items, first, math.min(first + 2 * PIECE - 1, #items)))
+  end
+end
+
+-- Returns what a hash has of each field: nothing, mostly, of a hash that few have.
+local function read(key, fields)
+  if #fields <= 2 * PIECE then
+    return #fields > 0 and redis.call('EXISTS', key) == 1 and redis.call('HMGET', key, unpack(fields)) or {}
+  end
+  local found = {}
+  for first = 1, #fields, 2 * PIECE do
+    local last = math.min(first + 2 * PIECE - 1, #fields)
+    for i, value in ipairs(redis.call('HMGET', key, unpack(fields, first, last))) do
+      found[first + i - 1] = value
+    end
+  end
+  return found
+end
+
+-- Returns the rank at the beginning of a text, or a middling one if something else stands there.
+local function rank_of(text)
+  local rank = text and string.match(string.sub(text, 1, 16), '^%d+$')
+  return rank and #rank == 16 and rank or MIDDLE
+end
+
+-- Returns the rank and the id of a member of `delayed` or `leased`.
+local function parts(member)
+  local rank = rank_of(member)
+  if string.sub(member, 1, 16) == rank then
+    return rank, string.sub(member, 17)
+  end
+  return rank, member
+end
+
+-- Tells who waits that something became ready, or that something will sooner than was known.
+local function ring(q, arrived)
+  if arrived then
+    redis.call('SET', q.arrived, stamp, 'EX', DAY)
+  end
+  if redis.call('DEL', q.asleep) == 1 then
+    redis.call('PUBLISH', q.arrived, arrived and stamp or '')
+  end
+end
+
+-- Puts what is not yet ready where its time says; `items` are scores and members.
+local function put_off(q, items)
+  if #items == 0 then
+    return
+  end
+  local first = redis.call('ZRANGE', q.delayed, 0, 0, 'WITHSCORES')[2]
+  local soonest = math.huge
+  for i = 1, #items, 2 do
+    soonest = math.min(soonest, items[i])
+  end
+  each('ZADD', q.delayed, items)
+  if not first or soonest < tonumber(first) then
+    ring(q, false)
+  end
+end
+
+-- Makes ready what is due, a limited number. A lease that ran out is lost here and no sooner: until then nobody else
+-- can have the message, so its holder may still ack it.
+local function promote(q)
+  local ready, since, lost = {}, {}, {}
+  for _, place in ipairs({ 'delayed', 'leased' }) do
+    local due = redis.call('ZRANGE', q[place], '-inf', now, 'BYSCORE', 'LIMIT', 0, PIECE, 'WITHSCORES')
+    local gone = {}
+    for i = 1, #due, 2 do
+      local rank, id = parts(due[i])
+      gone[#gone + 1] = due[i]
+      ready[#ready + 1], ready[#ready + 2] = rank, id
+      since[#since + 1], since[#since + 2] = due[i + 1], id
+      if place == 'leased' then
+        lost[#lost + 1] = id
+        redis.call('HINCRBY', TRIES, id, 1)
+      end
+    end
+    each('ZREM', q[place], gone)
+  end
+  if #ready > 0 then
+    each('HDEL', TOKENS, lost)
+    each('ZADD', q.ready, ready)
+    each('ZADD', q.since, since)
+    ring(q, true)
+  end
+end
+
+-- Returns the members and ids of those that are held of the receipts ARGV[first] to ARGV[last], and adds a flag for
+-- each: '1' for held. A receipt is a token, the rank and the id.
+local function held_of(first, last, flags)
+  local ids, members, held = {}, {}, {}
+  for i = first, last do
+    ids[i - first + 1] = string.sub(ARGV[i], 33)
+  end
+  local tokens, seen = read(TOKENS, ids), {}
+  local count, flagged = 0, #flags
+  for i, id in ipairs(ids) do
+    local receipt = ARGV[first + i - 1]
+    if tokens[i] == string.sub(receipt, 1, 16) and not seen[id] then
+      seen[id] = true
+      count = count + 1
+      members[count], held[count], flags[flagged + i] = string.sub(receipt, 17), id, '1'
+    else
+      flags[flagged + i] = '0'
+    end
+  end
+  return members, held
+end
+
+-- Calls `change` with each queue, and with the members and ids that are held of it. From ARGV[at] on stand, for each
+-- queue, the number of its receipts and then those. Returns a flag for each of them.
+local function change_held(at, change)
+  local flags = {}
+  for i = 2, #KEYS do
+    local count = tonumber(ARGV[at])
+    local members, ids = held_of(at + 1, at + count, flags)
+    at = at + count + 1
+    if #ids > 0 then
+      change(queue(KEYS[i]), members, ids)
+    end
+  end
+  return table.concat(flags)
+end
+
+-- Takes messages, each unless its id is there already, and says which were new; puts them where they belong when all
+-- have come.
+local function intake()
+  local queues, next_number = {}, 0
+  for i = 2, #KEYS do
+    queues[i - 1] = { keys = queue(KEYS[i]), ready = {}, later = {} }
+  end
+  local self = {}
+
+  function self.expect(count)
+    next_number = redis.call('INCRBY', shared .. 'numbers', count) - count
+  end
+
+  -- `delay` is empty, or milliseconds from now after a '+', or milliseconds since the epoch.
+  function self.add(place, id, priority, delay, message)
+    next_number = next_number + 1
+    local rank = string.format('%016.0f', (100 - priority) * 2 ^ 44 + next_number)
+    if redis.call('HSETNX', MESSAGES, id, rank .. stamp .. message) == 0 then
+      return false
+    end
+    local q, visible = queues[place], now
+    if string.sub(delay, 1, 1) == '+' then
+      visible = now + tonumber(string.sub(delay, 2))
+    elseif delay ~= '' then
+      visible = tonumber(delay)
+    end
+    if visible > now then
+      q.later[#q.later + 1], q.later[#q.later + 2] = visible, rank .. id
+    else
+      q.ready[#q.ready + 1], q.ready[#q.ready + 2] = rank, id
+    end
+    return true
+  end
+
+  function self.place_all()
+    for _, q in ipairs(queues) do
+      put_off(q.keys, q.later)
+      if #q.ready > 0 then
+        each('ZADD', q.keys.ready, q.ready)
+        ring(q.keys, true)
+      end
+    end
+  end
+
+  return self
+end
+
+-- Returns a message as part of a reply: lengths and number of tries, then the id and what is kept of the message.
+local function entry(id, tries, value)
+  return struct.pack('>I4I4I4', #id, tonumber(tries) or 0, #value) .. id .. value
+end

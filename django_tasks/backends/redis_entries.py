@@ -1,0 +1,137 @@
+"""How does a message look in Redis?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from struct import Struct, error
+
+from django_tasks.exceptions import DecodeError, PublishError
+from django_tasks.message import Delivery, Message
+from django_tasks.protocol import dump_headers, load_headers, malformed, pack_rest, unpack_rest
+
+RANK = 16
+"""Digits of a rank, which is lower for what goes first, and of the time of publication in microseconds."""
+
+BAND = 2**44
+"""How many ranks each priority has."""
+
+CENTURY = 100 * 365.25 * 86_400
+"""Seconds; no delay is longer."""
+
+TOKEN = 16
+"""Characters that prove a lease."""
+
+_FIXED = Struct(">HHIqh")
+"""Lengths of the queue's name, the task's and the headers, which stand behind it, and the body after them; the time of
+publication where the message says one, in microseconds; the priority."""
+
+_ENTRY = Struct(">III")
+"""Lengths and number of tries before an entry of a reply: of the id, the tries, of what is kept."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_bytes(text: str) -> bytes:
+    """Return any text, such as half of a surrogate pair, as bytes."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def to_text(raw: bytes) -> str:
+    """Return what `to_bytes` was given, or something readable for other bytes."""
+    try:
+        return raw.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return raw.decode("utf-8", "backslashreplace")
+
+
+@lru_cache(maxsize=1024)
+def base_of(prefix: str, queue: str) -> bytes:
+    """Return what the names of a queue's keys begin with. What stands between the braces decides on the slot."""
+    tag = queue.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
+    return to_bytes(f"{prefix}:{{{tag}}}:")
+
+
+def delay_of(message: Message) -> bytes:
+    """Return when a message may be taken: nothing for now, milliseconds from now after a "+", or since the epoch."""
+    if message.countdown is not None:
+        return b"+%.3f" % (bounded(message.countdown) * 1000) if message.countdown > 0 else b""
+    return b"" if message.eta is None else b"%.3f" % (message.eta.timestamp() * 1000)
+
+
+def bounded(seconds: float) -> float:
+    return min(max(0.0, seconds), CENTURY)
+
+
+def packed(message: Message) -> bytes:
+    """Return a message as it is kept; raises PublishError or SerializationError."""
+    headers = dump_headers(pack_rest(message)).encode()
+    queue, task = to_bytes(message.queue), to_bytes(message.task)
+    created = 0 if message.created_at is None else (message.created_at - _EPOCH) // _MICROSECOND
+    try:
+        fixed = _FIXED.pack(len(queue), len(task), len(headers), created, message.priority)
+    except error as misfit:
+        raise PublishError(f"{message.task[:80]}[{message.id}] cannot be sent: {misfit}") from misfit
+    return b"".join((fixed, queue, task, headers, message.body))
+
+
+def unpacked(task_id: bytes, queue: str, value: bytes) -> Message:
+    """Return the message of what is kept, or one that says that it is malformed: a batch does not fail for it."""
+    try:
+        published = int(value[RANK : 2 * RANK])
+        start = 2 * RANK
+        of_queue, of_task, of_headers, created, priority = _FIXED.unpack_from(value, start)
+        start += _FIXED.size
+        if len(value) < start + of_queue + of_task + of_headers:
+            raise DecodeError("it ends too soon")
+        queue_end = start + of_queue
+        task_end = queue_end + of_task
+        headers_end = task_end + of_headers
+        known = {
+            "id": task_id.decode("utf-8", "surrogatepass"),
+            "task": value[queue_end:task_end].decode("utf-8", "surrogatepass"),
+            "queue": value[start:queue_end].decode("utf-8", "surrogatepass"),
+            "priority": priority,
+            "body": value[headers_end:],
+            "created_at": _EPOCH + timedelta(microseconds=created or published),
+        }
+        return unpack_rest(load_headers(value[task_end:headers_end].decode("ascii")), known)
+    except (ValueError, OverflowError, error):  # DecodeError and UnicodeDecodeError are ValueErrors
+        return malformed(to_text(task_id)[:255], "", queue, value)
+
+
+def deliveries_of(reply: bytes, queue: str, token: bytes) -> Iterator[tuple[bytes, Delivery]]:
+    """Give the rank and the delivery of each entry of a reply to `fetch`. A receipt is the name of the queue, and what
+    proves the lease: token, rank and id."""
+    start, end = 0, len(reply)
+    while start < end:
+        rank = reply[start : start + RANK]
+        task_id, tries, value, start = _entry_at(reply, start + RANK)
+        yield rank, Delivery(unpacked(task_id, queue, value), (queue, token + rank + task_id), tries + 1)
+
+
+def messages_of(reply: bytes, queue: str = "", *, ranked: bool = False) -> Iterator[tuple[bytes, Message]]:
+    """Give the rank, if it was said, and the message of each entry of a reply."""
+    start, end = 0, len(reply)
+    while start < end:
+        rank = reply[start : start + RANK] if ranked else b""
+        task_id, _, value, start = _entry_at(reply, start + len(rank))
+        yield rank, unpacked(task_id, queue, value)
+
+
+def _entry_at(reply: bytes, start: int) -> tuple[bytes, int, bytes, int]:
+    of_id, tries, of_value = _ENTRY.unpack_from(reply, start)
+    id_start = start + _ENTRY.size
+    value_start = id_start + of_id
+    end = value_start + of_value
+    return reply[id_start:value_start], tries, reply[value_start:end], end
+
+
+def by_queue(receipts: Sequence[tuple[str, bytes]]) -> dict[str, list[int]]:
+    """Return the places of receipts, by the queue that each belongs to."""
+    places: dict[str, list[int]] = {}
+    for place, (queue, _) in enumerate(receipts):
+        places.setdefault(queue, []).append(place)
+    return places

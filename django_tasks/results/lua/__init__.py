@@ -1,0 +1,9 @@
+"""Which scripts does the Redis store run?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from django_tasks.redis_servers import load_scripts
+
+SCRIPTS = load_scripts(Path(__file__).parent)

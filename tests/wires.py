@@ -1,0 +1,85 @@
+"""How does a test break a connection at a byte of its choice?"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+
+class Wire:
+    """A port that leads to another; connections through it can be cut."""
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self.target = target
+        self.answered = 0
+        """Bytes that came back so far."""
+        self.cuts = 0
+        self._left: int | None = None
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut_after(self, answered: int) -> None:
+        """Close the connection on which so many more bytes have come back; those on it have gone through."""
+        with self._lock:
+            self._left = answered
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        for end in list(self._open):
+            self._hang_up(end)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._server.accept()
+                far = socket.create_connection(self.target)
+            except OSError:
+                return
+            self._open |= {near, far}
+            threading.Thread(target=self._pump, args=(near, far, False), daemon=True).start()
+            threading.Thread(target=self._pump, args=(far, near, True), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, back: bool) -> None:
+        try:
+            while data := source.recv(65536):
+                passed = self._passed(data) if back else data
+                sink.sendall(passed)
+                if len(passed) < len(data) or (back and self._left == 0):
+                    with self._lock:
+                        self._left = None
+                        self.cuts += 1
+                    break
+        except OSError:
+            pass
+        for end in (source, sink):
+            self._hang_up(end)
+
+    def _passed(self, data: bytes) -> bytes:
+        with self._lock:
+            if self._left is not None:
+                data = data[: self._left]
+                self._left -= len(data)
+            self.answered += len(data)
+            return data
+
+    def _hang_up(self, end: socket.socket) -> None:
+        self._open.discard(end)
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+        end.close()
+
+
+@contextlib.contextmanager
+def wire_to(host: str, port: int) -> Iterator[Wire]:
+    wire = Wire((host, port))
+    try:
+        yield wire
+    finally:
+        wire.close()
