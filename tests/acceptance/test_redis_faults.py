@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import redis
+from django.db import transaction
 from django.test import override_settings
 
 from django_tasks import bulk, states
 from django_tasks.connections import brokers
+from django_tasks.models import QueuedMessage
 from tests import redises
 from tests.acceptance import tasks
 from tests.acceptance.conftest import Site
@@ -87,3 +89,19 @@ def test_a_worker_says_why_it_does_not_start_on_a_server_that_evicts_messages(re
     assert worker.wait() == 1
     assert "allkeys-lru" in worker.output
     assert "Traceback" not in worker.output
+
+
+def test_what_is_sent_with_a_transaction_waits_for_a_server_that_is_down(redis_site: Site, server: PrivateRedis):
+    site = redis_site
+    worker = site.worker()
+    server.stop()
+    with transaction.atomic():
+        handles = [tasks.note.apply_async((str(site.ledger),), enqueue="transaction") for _ in range(20)]
+        promised = tasks.note.delay(str(site.ledger))
+    # It was to be sent at the commit, and went the same way when it could not be.
+    assert QueuedMessage.objects.filter(broker="default").count() == 21
+    server.start()
+    assert set(site.ended(*handles, promised)) == {states.SUCCESS}
+    assert set(site.ledger.count().values()) == {1}
+    site.until(site.quiet, "the outbox is empty")
+    assert worker.stop() == 0
