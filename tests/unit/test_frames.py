@@ -40,6 +40,7 @@ FULL = Message(
     group_id="group",
     group_index=4,
     shadow="other name",
+    enqueue="transaction",
     args_repr="(1,)",
     kwargs_repr="{}",
     origin="gen1@host",
