@@ -67,7 +67,7 @@ def test_hundreds_of_results_are_one_round_trip(store, client):
 def test_who_waits_asks_only_when_something_was_heard(store, client):
     results = [ended() for _ in range(50)]
     ids = [result.id for result in results]
-    store.wait(ids, 0.01)
+    store.wait(ids, 1.0)
     with ThreadPoolExecutor(1) as executor:
         before = scripts(client)
         waiting = executor.submit(store.wait, ids, PATIENCE)
@@ -81,7 +81,8 @@ def test_who_waits_asks_only_when_something_was_heard(store, client):
 
 
 def test_connections_that_hear_are_used_again(store, client):
-    store.wait(["x"], 0.01)
+    # Long enough to get as far as listening.
+    store.wait(["x"], 1.0)
     before = client.info("stats")["total_connections_received"]
     for _ in range(5):
         assert store.wait(["x"], 0.01) == {}
@@ -155,7 +156,7 @@ def test_a_server_without_memory_refuses_results_until_there_is_some():
 def test_a_forked_process_has_connections_of_its_own(store):
     result = ended()
     store.save([result])
-    store.wait(["x"], 0.01)
+    store.wait(["x"], 1.0)
     with warnings.catch_warnings():
         # Other threads of this process mean nothing to the child.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -163,7 +164,7 @@ def test_a_forked_process_has_connections_of_its_own(store):
     if child == 0:
         code = 1
         try:
-            store.wait(["y"], 0.01)
+            store.wait(["y"], 0.5)
             code = 0 if set(store.wait([result.id], PATIENCE)) == {result.id} else 2
         finally:
             os._exit(code)
