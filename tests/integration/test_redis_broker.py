@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -88,8 +89,9 @@ def test_each_verb_is_one_round_trip_whatever_the_number_of_messages_and_queues(
 
 def test_an_idle_worker_asks_less_than_twice_a_second(broker, client):
     broker.wait(["default", "mail"], 0.0, Event())
+    began = time.monotonic()
     told = costs(client, lambda: [broker.wait(["default", "mail"], 0.25, Event()) for _ in range(8)])
-    assert told[0] <= 3
+    assert told[0] <= 1 + (time.monotonic() - began) / 1.6
 
 
 def test_a_busy_worker_is_not_told_of_each_message(broker, client):
