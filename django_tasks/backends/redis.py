@@ -26,6 +26,7 @@ from django_tasks.backends.redis_entries import (
     deliveries_of,
     messages_of,
     packed,
+    rank_of,
     to_bytes,
     to_text,
 )
@@ -265,16 +266,16 @@ class RedisBroker(Broker):
             for part in self._together(sorted(self._known())) if unique and self._redis.clustered else [[]]:
                 for start in range(0, len(unique), IDS):
                     args = [to_bytes(f"{self.prefix}:"), *unique[start : start + IDS]]
-                    found += (message for _, message in messages_of(self._run(SCRIPTS["discard"], part, args)))
+                    found += messages_of(*self._run(SCRIPTS["discard"], part, args))
         return found
 
     def peek(self, queue: str, limit: int) -> list[Message]:
         if limit <= 0:
             return []
         with self._asking():
-            ready, later = self._run(SCRIPTS["peek"], [queue], [limit])
-        now = sorted(messages_of(ready, queue, ranked=True), key=_rank)
-        return [message for _, message in (*now, *messages_of(later, queue))][:limit]
+            ready, kept, later, kept_later = self._run(SCRIPTS["peek"], [queue], [limit])
+        ranked = sorted(zip(map(rank_of, kept), messages_of(ready, kept, queue), strict=True), key=_rank)
+        return [*(message for _, message in ranked), *messages_of(later, kept_later, queue)][:limit]
 
     def close(self) -> None:
         """Let go of the connections; those that are a cache's stay with it."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import zip_longest
 from struct import Struct, error
+from typing import Any
 
 from django_tasks.exceptions import DecodeError, PublishError
 from django_tasks.message import Delivery, Message
@@ -14,8 +16,8 @@ from django_tasks.protocol import dump_headers, load_headers, malformed, pack_re
 RANK = 16
 """Digits of a rank, which is lower for what goes first, and of the time of publication in microseconds."""
 
-BAND = 2**44
-"""How many ranks each priority has."""
+MIDDLE = b"%016d" % (100 * 2**44)
+"""The rank of what has lost its own; each priority has 2**44."""
 
 CENTURY = 100 * 365.25 * 86_400
 """Seconds; no delay is longer."""
@@ -26,9 +28,6 @@ TOKEN = 16
 _FIXED = Struct(">HHIqh")
 """Lengths of the queue's name, the task's and the headers, which stand behind it, and the body after them; the time of
 publication where the message says one, in microseconds; the priority."""
-
-_ENTRY = Struct(">III")
-"""Lengths and number of tries before an entry of a reply: of the id, the tries, of what is kept."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -102,31 +101,23 @@ def unpacked(task_id: bytes, queue: str, value: bytes) -> Message:
         return malformed(to_text(task_id)[:255], "", queue, value)
 
 
-def deliveries_of(reply: bytes, queue: str, token: bytes) -> Iterator[tuple[bytes, Delivery]]:
-    """Give the rank and the delivery of each entry of a reply to `fetch`. A receipt is the name of the queue, and what
-    proves the lease: token, rank and id."""
-    start, end = 0, len(reply)
-    while start < end:
-        rank = reply[start : start + RANK]
-        task_id, tries, value, start = _entry_at(reply, start + RANK)
-        yield rank, Delivery(unpacked(task_id, queue, value), (queue, token + rank + task_id), tries + 1)
+def rank_of(value: bytes) -> bytes:
+    """Return the rank of what is kept, as the scripts read it."""
+    rank = value[:RANK]
+    return rank if len(rank) == RANK and rank.isdigit() else MIDDLE
 
 
-def messages_of(reply: bytes, queue: str = "", *, ranked: bool = False) -> Iterator[tuple[bytes, Message]]:
-    """Give the rank, if it was said, and the message of each entry of a reply."""
-    start, end = 0, len(reply)
-    while start < end:
-        rank = reply[start : start + RANK] if ranked else b""
-        task_id, _, value, start = _entry_at(reply, start + len(rank))
-        yield rank, unpacked(task_id, queue, value)
+def deliveries_of(reply: Sequence[Any], queue: str, token: bytes) -> Iterator[tuple[bytes, Delivery]]:
+    """Give the rank and the delivery of each message of a reply to `fetch`. A receipt is the name of the queue, and
+    what proves the lease: token, rank and id."""
+    ids, values, tries = reply
+    for task_id, value, spent in zip_longest(ids, values, tries):
+        rank = rank_of(value)
+        yield rank, Delivery(unpacked(task_id, queue, value), (queue, token + rank + task_id), int(spent or 0) + 1)
 
 
-def _entry_at(reply: bytes, start: int) -> tuple[bytes, int, bytes, int]:
-    of_id, tries, of_value = _ENTRY.unpack_from(reply, start)
-    id_start = start + _ENTRY.size
-    value_start = id_start + of_id
-    end = value_start + of_value
-    return reply[id_start:value_start], tries, reply[value_start:end], end
+def messages_of(ids: Sequence[bytes], values: Sequence[bytes], queue: str = "") -> list[Message]:
+    return [unpacked(task_id, queue, value) for task_id, value in zip(ids, values, strict=True)]
 
 
 def by_queue(receipts: Sequence[tuple[str, bytes]]) -> dict[str, list[int]]:

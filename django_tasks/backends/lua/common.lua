@@ -20,6 +20,7 @@
 
 local PIECE = 1000 -- pairs that one command takes: the stack of Lua ends at 8,000 values
 local MIDDLE = '1759218604441600' -- the rank of what has lost its own
+local RANK = '^' .. string.rep('%d', 16)
 local DAY = 86400
 
 local shared = KEYS[1]
@@ -60,8 +61,7 @@ end
 
 -- Returns the rank at the beginning of a text, or a middling one if something else stands there.
 local function rank_of(text)
-  local rank = text and string.match(string.sub(text, 1, 16), '^%d+$')
-  return rank and #rank == 16 and rank or MIDDLE
+  return text and string.match(text, RANK) or MIDDLE
 end
 
 -- Returns the rank and the id of a member of `delayed` or `leased`.
@@ -168,7 +168,7 @@ end
 local function intake()
   local queues, next_number = {}, 0
   for i = 2, #KEYS do
-    queues[i - 1] = { keys = queue(KEYS[i]), ready = {}, later = {} }
+    queues[i - 1] = { keys = queue(KEYS[i]), ready = {}, count = 0, later = {} }
   end
   local self = {}
 
@@ -184,15 +184,15 @@ local function intake()
       return false
     end
     local q, visible = queues[place], now
-    if string.sub(delay, 1, 1) == '+' then
-      visible = now + tonumber(string.sub(delay, 2))
-    elseif delay ~= '' then
-      visible = tonumber(delay)
+    if delay ~= '' then
+      local seconds = string.match(delay, '^%+(.+)')
+      visible = seconds and now + tonumber(seconds) or tonumber(delay)
     end
     if visible > now then
       q.later[#q.later + 1], q.later[#q.later + 2] = visible, rank .. id
     else
-      q.ready[#q.ready + 1], q.ready[#q.ready + 2] = rank, id
+      q.ready[q.count + 1], q.ready[q.count + 2] = rank, id
+      q.count = q.count + 2
     end
     return true
   end
@@ -208,9 +208,4 @@ local function intake()
   end
 
   return self
-end
-
--- Returns a message as part of a reply: lengths and number of tries, then the id and what is kept of the message.
-local function entry(id, tries, value)
-  return struct.pack('>I4I4I4', #id, tonumber(tries) or 0, #value) .. id .. value
 end

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
--- ARGV: what the names of all keys begin with, then ids. Returns the entries that were removed, as one text.
-local reply = {}
+-- ARGV: what the names of all keys begin with, then ids. Returns the ids that were removed, and what was kept of
+-- each message.
+local removed, messages = {}, {}
 
 -- Returns what the keys of a message's queue begin with; the name of the queue stands in the message.
 local function base_of(value)
@@ -24,8 +25,9 @@ for i, id in ipairs(ids) do
       redis.call('ZREM', q.since, id)
       redis.call('HDEL', TRIES, id)
       redis.call('HDEL', MESSAGES, id)
-      reply[#reply + 1] = entry(id, 0, value)
+      removed[#removed + 1] = id
+      messages[#messages + 1] = value
     end
   end
 end
-return table.concat(reply)
+return { removed, messages }

@@ -1,43 +1,51 @@
 #!lua flags=allow-oom
 -- ARGV: limit, milliseconds of the lease, its token, '1' if this was asked before and the answer never came.
--- Returns one text for each queue: the entries that were taken, and each one's rank before it.
+-- Returns for each queue the ids that were taken, what is kept of each message, and how often each was delivered.
 local limit, lease, token, again = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4] == '1'
 local BYTES = 16 * 1024 * 1024 -- more is not taken at once, lest this server holds its breath
 local AGAIN = 20000 -- milliseconds within which somebody asks again
-local bytes = 0
+local ends, bytes = string.format('%.3f', now + lease), 0
 
-local function give(q, reply, ids)
-  local values, tries, renewed, tokens = read(MESSAGES, ids), read(TRIES, ids), {}, {}
-  local ends = string.format('%.3f', now + lease)
-  for i, id in ipairs(ids) do
-    local rank, value = rank_of(values[i]), values[i] or ''
-    renewed[2 * i - 1], renewed[2 * i] = ends, rank .. id
-    tokens[2 * i - 1], tokens[2 * i] = id, token
-    reply[#reply + 1] = rank .. entry(id, tries[i], value)
-    bytes = bytes + #value
+local function append(list, more)
+  local count = #list
+  for i, one in ipairs(more) do
+    list[count + i] = one
   end
-  each('ZADD', q.leased, renewed)
+end
+
+local function give(q, taken, ids)
+  local values, leased, tokens = read(MESSAGES, ids), {}, {}
+  for i, id in ipairs(ids) do
+    local value = values[i] or ''
+    leased[2 * i - 1], leased[2 * i] = ends, rank_of(value) .. id
+    tokens[2 * i - 1], tokens[2 * i] = id, token
+    values[i], bytes = value, bytes + #value
+  end
+  each('ZADD', q.leased, leased)
   each('HSET', TOKENS, tokens)
+  append(taken[1], ids)
+  append(taken[2], values)
   limit = limit - #ids
 end
 
 -- Gives anew what was leased under this very token.
-local function give_again(q, reply)
+local function give_again(q, taken)
   local newest =
     redis.call('ZRANGE', q.leased, '+inf', now + lease - AGAIN, 'BYSCORE', 'REV', 'LIMIT', 0, 10 * PIECE)
   local ids, mine = {}, {}
   for i, member in ipairs(newest) do
     ids[i] = select(2, parts(member))
   end
-  for i, found in ipairs(read(TOKENS, ids)) do
-    if found == token then
-      mine[#mine + 1] = ids[i]
+  local tokens = read(TOKENS, ids)
+  for i, id in ipairs(ids) do
+    if tokens[i] == token then
+      mine[#mine + 1] = id
     end
   end
-  give(q, reply, mine)
+  give(q, taken, mine)
 end
 
-local function take(q, reply)
+local function take(q, taken)
   while limit > 0 and bytes < BYTES do
     local ids = redis.call('ZRANGE', q.ready, 0, math.min(limit, 250) - 1)
     if #ids == 0 then
@@ -47,18 +55,19 @@ local function take(q, reply)
     if redis.call('EXISTS', q.since) == 1 then
       each('ZREM', q.since, ids)
     end
-    give(q, reply, ids)
+    give(q, taken, ids)
   end
 end
 
-local replies = {}
+local reply = {}
 for i = 2, #KEYS do
-  local q, reply = queue(KEYS[i]), {}
+  local q, taken = queue(KEYS[i]), { {}, {} }
   promote(q)
   if again then
-    give_again(q, reply)
+    give_again(q, taken)
   end
-  take(q, reply)
-  replies[#replies + 1] = table.concat(reply)
+  take(q, taken)
+  taken[3] = read(TRIES, taken[1])
+  reply[i - 1] = taken
 end
-return replies
+return reply

@@ -1,14 +1,14 @@
 #!lua flags=no-writes
--- ARGV: how many. Returns as texts the entries of up to so many that may be taken now, each one's rank before it, and of
--- up to so many that are delayed.
+-- ARGV: how many. Returns the ids of up to so many that may be taken now and what is kept of each message; and then the
+-- same of up to so many that are delayed.
 local limit, q = tonumber(ARGV[1]), queue(KEYS[2])
 
-local function written(ids, with_rank)
-  local reply, values = {}, read(MESSAGES, ids)
-  for i, id in ipairs(ids) do
-    reply[i] = (with_rank and rank_of(values[i]) or '') .. entry(id, 0, values[i] or '')
+local function kept(ids)
+  local values = read(MESSAGES, ids)
+  for i = 1, #ids do
+    values[i] = values[i] or ''
   end
-  return table.concat(reply)
+  return values
 end
 
 local function ids_of(members)
@@ -21,10 +21,10 @@ end
 
 local ready = redis.call('ZRANGE', q.ready, 0, limit - 1)
 for _, place in ipairs({ 'delayed', 'leased' }) do
-  local due = redis.call('ZRANGE', q[place], '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
-  for _, id in ipairs(ids_of(due)) do
+  for _, id in ipairs(ids_of(redis.call('ZRANGE', q[place], '-inf', now, 'BYSCORE', 'LIMIT', 0, limit))) do
     ready[#ready + 1] = id
   end
 end
-local later = redis.call('ZRANGE', q.delayed, '(' .. string.format('%.3f', now), '+inf', 'BYSCORE', 'LIMIT', 0, limit)
-return { written(ready, true), written(ids_of(later), false) }
+local from = '(' .. string.format('%.3f', now)
+local later = ids_of(redis.call('ZRANGE', q.delayed, from, '+inf', 'BYSCORE', 'LIMIT', 0, limit))
+return { ready, kept(ready), later, kept(later) }
