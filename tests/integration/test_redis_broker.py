@@ -78,13 +78,9 @@ def test_each_verb_is_one_round_trip_whatever_the_number_of_messages_and_queues(
         "discard": costs(client, lambda: broker.discard(ids(sent))),
     }
     assert {verb: trips for verb, (trips, _) in told.items()} == dict.fromkeys(told, 1)
-    assert {verb: inside for verb, (_, inside) in told.items() if inside > 80} == {
-        # Each message by itself: only so does one script both ask whether an id is new and write it down.
-        "publish": told["publish"][1],
-        "replace": told["replace"][1],
-    }
-    assert told["publish"][1] <= 1_000 + 40
-    assert told["replace"][1] <= 7 * 500 + 40
+    # What leaves one queue and enters another is looked at one by one; all else is done to many at once.
+    assert told.pop("replace")[1] <= 2 * 500 + 80
+    assert max(inside for _, inside in told.values()) <= 80
 
 
 def test_an_idle_worker_asks_less_than_twice_a_second(broker, client):

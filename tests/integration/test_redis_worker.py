@@ -48,7 +48,7 @@ def on_redis(redis_server: PrivateRedis, client: redis.Redis) -> Iterator[redis.
 
 
 def is_empty(client: redis.Redis) -> bool:
-    return not client.exists("q:messages", "q:tokens", "q:tries", "q:{default}:leased", "q:{default}:ready")
+    return not client.exists("q:messages", "q:tries", "q:{default}:leased", "q:{default}:ready")
 
 
 @each_pool

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- ARGV: receipts, as for `change_held`.
-return change_held(1, function(q, members, ids)
-  each('ZREM', q.leased, members)
-  each('HDEL', TOKENS, ids)
+return change_held(1, function(q, held)
+  local ids = ids_of(held)
+  each('ZREM', q.leased, held)
   if redis.call('EXISTS', TRIES) == 1 then
     each('HDEL', TRIES, ids)
   end

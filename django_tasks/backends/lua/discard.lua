@@ -17,10 +17,10 @@ end
 local values = read(MESSAGES, ids)
 for i, id in ipairs(ids) do
   local value = values[i]
-  if value and #value > 50 and redis.call('HEXISTS', TOKENS, id) == 0 then
+  if value and #value > 50 then
     local q = queue(base_of(value))
     local found = redis.call('ZREM', q.ready, id) + redis.call('ZREM', q.delayed, rank_of(value) .. id)
-    -- What stands in no queue cannot be taken out of one. It was named twice, or somebody else wrote it.
+    -- What stands in no queue cannot be taken out of one: it is leased, or was named twice, or somebody else wrote it.
     if found > 0 then
       redis.call('ZREM', q.since, id)
       redis.call('HDEL', TRIES, id)

@@ -14,15 +14,13 @@ local function append(list, more)
 end
 
 local function give(q, taken, ids)
-  local values, leased, tokens = read(MESSAGES, ids), {}, {}
+  local values, leased = read(MESSAGES, ids), {}
   for i, id in ipairs(ids) do
     local value = values[i] or ''
-    leased[2 * i - 1], leased[2 * i] = ends, rank_of(value) .. id
-    tokens[2 * i - 1], tokens[2 * i] = id, token
+    leased[2 * i - 1], leased[2 * i] = ends, token .. rank_of(value) .. id
     values[i], bytes = value, bytes + #value
   end
   each('ZADD', q.leased, leased)
-  each('HSET', TOKENS, tokens)
   append(taken[1], ids)
   append(taken[2], values)
   limit = limit - #ids
@@ -32,14 +30,10 @@ end
 local function give_again(q, taken)
   local newest =
     redis.call('ZRANGE', q.leased, '+inf', now + lease - AGAIN, 'BYSCORE', 'REV', 'LIMIT', 0, 10 * PIECE)
-  local ids, mine = {}, {}
-  for i, member in ipairs(newest) do
-    ids[i] = select(2, parts(member))
-  end
-  local tokens = read(TOKENS, ids)
-  for i, id in ipairs(ids) do
-    if tokens[i] == token then
-      mine[#mine + 1] = id
+  local mine = {}
+  for _, receipt in ipairs(newest) do
+    if string.sub(receipt, 1, 16) == token then
+      mine[#mine + 1] = string.sub(receipt, 33)
     end
   end
   give(q, taken, mine)

@@ -11,20 +11,21 @@ local function kept(ids)
   return values
 end
 
-local function ids_of(members)
+local function ids_in(members, place)
   local ids = {}
   for i, member in ipairs(members) do
-    ids[i] = select(2, parts(member))
+    ids[i] = select(2, parts(member, place))
   end
   return ids
 end
 
 local ready = redis.call('ZRANGE', q.ready, 0, limit - 1)
 for _, place in ipairs({ 'delayed', 'leased' }) do
-  for _, id in ipairs(ids_of(redis.call('ZRANGE', q[place], '-inf', now, 'BYSCORE', 'LIMIT', 0, limit))) do
+  local due = redis.call('ZRANGE', q[place], '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
+  for _, id in ipairs(ids_in(due, place)) do
     ready[#ready + 1] = id
   end
 end
 local from = '(' .. string.format('%.3f', now)
-local later = ids_of(redis.call('ZRANGE', q.delayed, from, '+inf', 'BYSCORE', 'LIMIT', 0, limit))
+local later = ids_in(redis.call('ZRANGE', q.delayed, from, '+inf', 'BYSCORE', 'LIMIT', 0, limit), 'delayed')
 return { ready, kept(ready), later, kept(later) }

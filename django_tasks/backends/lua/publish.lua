@@ -8,11 +8,7 @@ for i = 1, names do
   end
 end
 local messages = intake()
-messages.expect((#ARGV - names) / 5)
-local flags = {}
 for i = names + 1, #ARGV, 5 do
-  local new = messages.add(tonumber(ARGV[i]), ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3], ARGV[i + 4])
-  flags[#flags + 1] = new and '1' or '0'
+  messages.add(tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
 end
-messages.place_all()
-return table.concat(flags)
+return messages.place_all()

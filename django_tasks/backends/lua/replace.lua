@@ -8,17 +8,17 @@ for i = 1, names do
     redis.call('SADD', shared .. 'queues', ARGV[i])
   end
 end
-local messages, flags = intake(), {}
-messages.expect((#ARGV - names) / 7)
+local messages, flags, gone = intake(), {}, {}
 for i = names + 1, #ARGV, 7 do
-  local members, ids = held_of(i + 1, i + 1, flags)
-  if #ids > 0 then
-    redis.call('ZREM', KEYS[ARGV[i] + 1] .. 'leased', members[1])
-    redis.call('HDEL', TOKENS, ids[1])
-    redis.call('HDEL', TRIES, ids[1])
-    redis.call('HDEL', MESSAGES, ids[1])
-    messages.add(tonumber(ARGV[i + 2]), ARGV[i + 3], tonumber(ARGV[i + 4]), ARGV[i + 5], ARGV[i + 6])
+  local q = queue(KEYS[ARGV[i] + 1])
+  local held = held_of(q, i + 1, i + 1, flags)
+  if #held > 0 then
+    redis.call('ZREM', q.leased, held[1])
+    gone[#gone + 1] = string.sub(held[1], 33)
+    messages.add(tonumber(ARGV[i + 2]), ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6])
   end
 end
+each('HDEL', TRIES, gone)
+each('HDEL', MESSAGES, gone)
 messages.place_all()
 return table.concat(flags)
