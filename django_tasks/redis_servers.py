@@ -168,25 +168,27 @@ class Subscription:
 
     def subscribe(self, channels: Collection[bytes]) -> None:
         """Listen to these channels too; what is published from now on is heard."""
-        self._change("SUBSCRIBE", [channel for channel in channels if channel not in self.channels])
-        self.channels.update(channels)
-
-    def unsubscribe(self) -> None:
-        """Listen to nothing, and forget what was heard."""
-        self._change("UNSUBSCRIBE", list(self.channels))
-        self.channels.clear()
-        self._heard.clear()
-
-    def _change(self, command: str, channels: Sequence[bytes]) -> None:
-        if not channels:
+        new = [channel for channel in channels if channel not in self.channels]
+        if not new:
             return
         try:
-            self._connection.send_command(command, *channels)
-            left = len(channels)
+            self._connection.send_command("SUBSCRIBE", *new)
+            left = len(new)
             while left:
-                left -= self._take_in() == command.lower().encode()
+                left -= self._take_in() == b"subscribe"
         except _FAILURES as error:
             raise RedisFailed(self.where, error) from error
+        self.channels.update(new)
+
+    def unsubscribe(self) -> None:
+        """Listen to nothing, and forget what was heard. The server's word for it is not waited for."""
+        try:
+            if self.channels:
+                self._connection.send_command("UNSUBSCRIBE", *self.channels)
+        except _FAILURES as error:
+            raise RedisFailed(self.where, error) from error
+        self.channels.clear()
+        self._heard.clear()
 
     def _take_in(self) -> bytes:
         """Read one thing that was said, and keep it if it is a message; return of which kind it was."""
