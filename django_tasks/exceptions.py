@@ -8,7 +8,8 @@ DjangoTasksError
 ├── DecodeError                  bytes from a broker or store are not what they claim to be
 ├── PublishError                 the broker did not take a message
 │   ├── BrokerUnavailable        it does not answer
-│   └── BrokerFull               it refuses more
+│   ├── BrokerFull               it refuses more
+│   └── Unroutable               it has no queue for a message
 ├── LeaseLost                    another worker may have the task by now: this run must change nothing
 ├── StoreUnavailable             the result store does not answer
 ├── ResultTimeout                `AsyncResult.get(timeout=...)` ran out of time
@@ -86,6 +87,10 @@ class BrokerUnavailable(PublishError, ConnectionError):
 
 class BrokerFull(PublishError):
     """The broker refuses more messages."""
+
+
+class Unroutable(PublishError):
+    """The broker has no queue for a message."""
 
 
 class LeaseLost(DjangoTasksError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 
 from django.db import transaction
@@ -49,10 +50,15 @@ def _shares(messages: Sequence[Message]) -> dict[tuple[str, Enqueue], list[Messa
 def _how(message: Message, broker: Broker) -> Enqueue:
     if broker.database is not None or broker.eager:
         return "immediate"
-    if message.eta is not None and not broker.features.delay:
+    if message.eta is not None and not _keeps(broker, message.eta):
         # It waits in the database for as long as it takes.
         return "transaction"
     return message.enqueue or conf.get().enqueue or broker.enqueue
+
+
+def _keeps(broker: Broker, eta: datetime) -> bool:
+    """Tell whether a message is to wait for its time at the broker itself."""
+    return broker.features.delay and (eta - datetime.now(UTC)).total_seconds() <= broker.longest_delay
 
 
 def _send(broker: Broker, messages: Sequence[Message], to: Broker) -> None:

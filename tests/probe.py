@@ -1,4 +1,4 @@
-"""May tests make databases, or keys, on a server? `python -m tests.probe URL` says why not."""
+"""May tests make databases, keys or queues on a server? `python -m tests.probe URL` says why not."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import os
 import sys
 
 import redis
+from amqp.exceptions import AMQPError
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError
 from django.db.utils import ConnectionHandler
+from kombu import Connection
 
 from tests import databases
 
 
 def probe(url: str) -> str:
     """Make something and remove it; say what went wrong, if anything."""
-    return _probe_redis(url) if url.startswith("redis") else _probe_database(url)
+    if url.startswith("redis"):
+        return _probe_redis(url)
+    return _probe_queue(url) if url.startswith("amqp") else _probe_database(url)
 
 
 def _probe_redis(url: str) -> str:
@@ -28,6 +32,20 @@ def _probe_redis(url: str) -> str:
     except redis.RedisError as error:
         return str(error)
     return f"its maxmemory-policy is {policy}" if policy.startswith("allkeys") else ""
+
+
+def _probe_queue(url: str) -> str:
+    connection = Connection(url.replace("amqp:", "pyamqp:", 1), connect_timeout=3)
+    name = f"django_tasks_probe_{os.getpid()}"
+    try:
+        with connection.channel() as channel:
+            channel.queue_declare(name, exclusive=True)
+            channel.queue_delete(name)
+    except (AMQPError, OSError) as error:
+        return str(error)
+    finally:
+        connection.release()
+    return ""
 
 
 def _probe_database(url: str) -> str:

@@ -19,6 +19,7 @@ POSTGRES_URL = os.environ.get("DJANGO_TASKS_TEST_POSTGRES_URL", "postgres://post
 REDIS_URL = os.environ.get("DJANGO_TASKS_TEST_REDIS_URL", "redis://127.0.0.1:6379")
 REDIS_PREFIX = _name
 """Begins the names of all keys of this run, so that several runs share one server."""
+AMQP_URL = os.environ.get("DJANGO_TASKS_TEST_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672")
 MARIADB_URL = os.environ.get("DJANGO_TASKS_TEST_MARIADB_URL", "mariadb://root@127.0.0.1:3306")
 
 DATABASES = {

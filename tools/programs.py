@@ -36,6 +36,12 @@ REQUIRED = (
     Program(
         "Redis", ("redis-server",), ("redis-server",), "https://redis.io/docs/latest/operate/oss_and_stack/install/"
     ),
+    Program(
+        "RabbitMQ",
+        ("rabbitmq-server", "rabbitmqctl"),
+        ("rabbitmq-server",),
+        "https://www.rabbitmq.com/docs/download",
+    ),
     Program("PgBouncer", ("pgbouncer",), ("pgbouncer",), "https://www.pgbouncer.org/install.html"),
     Program(
         "Chromium",
@@ -54,9 +60,11 @@ REQUIRED = (
 
 
 def find(binary: str) -> str | None:
-    """Say where a binary is, also outside PATH: Debian keeps PostgreSQL's by version."""
+    """Say where a binary is, also outside PATH: Debian keeps PostgreSQL's by version, and has RabbitMQ's on PATH in a
+    form that only one account may run."""
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
-    places = [os.environ.get("PATH", os.defpath), *map(str, versions), "/usr/local/sbin", "/usr/sbin"]
+    usual = os.environ.get("PATH", os.defpath)
+    places = ["/usr/lib/rabbitmq/bin", usual, *map(str, versions), "/usr/local/sbin", "/usr/sbin"]
     return shutil.which(binary, path=os.pathsep.join(places))
 
 

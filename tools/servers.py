@@ -1,4 +1,4 @@
-"""Which database servers do the tests talk to? Those that answer, else private ones that live as long as the tests.
+"""Which servers do the tests talk to? Those that answer, else private ones that live as long as the tests.
 
 python -m tools.servers pytest tests/contracts      a module of the environment, run with the servers' URLs
 """
@@ -43,6 +43,8 @@ class PrivateServer(ABC):
     binaries: tuple[str, ...]
     account: str
     """Who runs it when root starts it: database servers refuse to run as root."""
+    variables: dict[str, str] = {}
+    """What its programs find in their environment, beside what is there anyway."""
 
     def __init__(self, directory: Path) -> None:
         self.port = _free_port()
@@ -86,6 +88,7 @@ class PrivateServer(ABC):
                 group=pwd.getpwnam(self._user).pw_gid if self._user else None,
                 extra_groups=[] if self._user else None,
                 cwd=self.data,
+                env={**os.environ, **self.variables},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -189,6 +192,55 @@ class PrivateRedis(PrivateServer):
             self._process.wait(START_TIMEOUT)
 
 
+class PrivateRabbitMQ(PrivateServer):
+    binaries = ("rabbitmq-server", "rabbitmqctl", "epmd")
+    account = "rabbitmq"
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}"
+
+    def create(self) -> None:
+        self._names = str(_free_port())
+        self.variables = {
+            # Where the cookie lies that its programs know each other by.
+            "HOME": str(self.data),
+            "RABBITMQ_NODENAME": f"tests{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(_free_port()),
+            "RABBITMQ_MNESIA_BASE": str(self.data / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self.data / "logs"),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.data / "plugins"),
+            "RABBITMQ_CONFIG_FILE": str(self.data / "rabbitmq"),
+            # Names of Erlang nodes are looked up in a daemon of its own, too.
+            "ERL_EPMD_PORT": self._names,
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+
+    def start(self) -> None:
+        self._process = self._spawn("rabbitmq-server")
+        deadline = time.monotonic() + START_TIMEOUT
+        while not _greets(self.port, b"AMQP\0\0\x09\x01"):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise self._failure("rabbitmq-server does not start")
+            time.sleep(0.1)
+
+    def stop(self, *, kill: bool = False) -> None:
+        if self._process and self._process.poll() is None:
+            # The program is a script that waits for the server, in one group with it.
+            os.killpg(self._process.pid, signal.SIGKILL if kill else signal.SIGTERM)
+            self._process.wait(START_TIMEOUT)
+        if not kill:
+            self._spawn("epmd", "-port", self._names, "-kill").wait(START_TIMEOUT)
+
+    def control(self, *arguments: str) -> None:
+        """Do what an operator would do with rabbitmqctl."""
+        self._run("rabbitmqctl", *arguments)
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """A server that the suite asks for: where to look for it, and what to start where nothing answers."""
@@ -219,6 +271,12 @@ REQUIRED = (
         PrivateMariaDB,
     ),
     Server("Redis", "DJANGO_TASKS_TEST_REDIS_URL", ("redis://127.0.0.1:6379",), PrivateRedis),
+    Server(
+        "RabbitMQ",
+        "DJANGO_TASKS_TEST_AMQP_URL",
+        ("amqp://guest:guest@127.0.0.1:5672",),
+        PrivateRabbitMQ,
+    ),
 )
 
 
@@ -291,10 +349,12 @@ def _free_port() -> int:
         return port
 
 
-def _greets(port: int) -> bool:
-    """Say whether MariaDB sends the first bytes of its greeting; it listens before it can be told to stop."""
+def _greets(port: int, hello: bytes = b"") -> bool:
+    """Say whether a server sends the first bytes of its greeting: MariaDB listens before it can be told to stop, and
+    RabbitMQ before it has an answer to `hello`."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
+            probe.sendall(hello)
             return bool(probe.recv(1))
     except OSError:
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 BROKERS = {
+    "amqp": "django_tasks.backends.amqp.AmqpBroker",
     "database": "django_tasks.backends.database.DatabaseBroker",
     "dummy": "django_tasks.backends.dummy.DummyBroker",
     "immediate": "django_tasks.backends.immediate.ImmediateBroker",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,15 +19,21 @@ from django_tasks.message import Clock, Delivery, Enqueue, Message
 class Features:
     """What a broker can do; the conformance suite proves each claim."""
 
+    unique: bool = True
+    """An id that is queued or leased is not queued a second time."""
     priorities: bool = True
     delay: bool = True
     """Keeps messages that are not to be run yet, for as long as it takes."""
     leases: bool = True
+    """What was fetched comes back when its time is over, and not only when its worker is gone."""
     wakeups: bool = False
     """`wait` returns as soon as something arrives, rather than at the next look."""
     discards: bool = True
     """`discard` takes waiting messages out."""
     peeks: bool = True
+    overview: bool = True
+    """`stats` tells of every queue what is delayed, what is leased and how long the oldest message waits; without that
+    only what is ready, and of the queues that it is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,8 @@ class Broker(ABC):
     """The alias of the Django database whose transactions this broker takes part in, if it does."""
     eager: ClassVar[bool] = False
     """Whether `publish` runs the tasks before it returns."""
+    longest_delay: ClassVar[float] = math.inf
+    """Seconds; what is to wait for longer is sent through the outbox, also where the broker could keep it."""
     enqueue: ClassVar[Enqueue] = "on_commit"
     """When messages are sent to it, unless the call, the task or the settings say. One with a `database` is sent them
     at once: they are part of the transaction anyway."""
@@ -68,7 +77,10 @@ class Broker(ABC):
 
     @abstractmethod
     def publish(self, messages: Sequence[Message]) -> None:
-        """Queue all messages or raise PublishError and queue none; an id that is queued or leased stays as it is."""
+        """Queue all messages or raise PublishError and queue none.
+
+        With `unique` an id that is queued or leased stays as it is.
+        """
 
     @abstractmethod
     def fetch(self, queues: Sequence[str], limit: int, *, lease: float, consumer: str) -> list[Delivery]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import timedelta
+from threading import Event
+from typing import ClassVar
 
 import pytest
 from django.db.models import F
@@ -18,6 +20,7 @@ from django_tasks.testing.contracts.brokers import BrokerContract
 from tests import redises
 from tests.clocks import TurnedClock
 from tests.outages import unreachable
+from tests.rabbit import Rabbit
 from tests.settings import REDIS_URL
 from tests.vendors import each_vendor
 
@@ -87,3 +90,29 @@ class TestRedis(BrokerContract):
 
     def elapse(self, broker: Broker, seconds: float) -> None:
         redises.elapse(self.prefix, seconds)
+
+
+class TestAmqp(BrokerContract):
+    lease = 1.0
+    rounds = 5
+    queue_type: ClassVar[str] = "classic"
+
+    @pytest.fixture
+    def broker(self) -> Iterator[Broker]:
+        self.rabbit = Rabbit(QUEUE_TYPE=self.queue_type)
+        yield self.rabbit.open()
+        self.rabbit.close()
+
+    def peer(self, broker: Broker) -> Broker:
+        return self.rabbit.open()
+
+    def unreachable(self) -> Broker:
+        return self.rabbit.unreachable()
+
+    def elapse(self, broker: Broker, seconds: float) -> None:
+        # Time is the server's alone. To wait on the broker would be to take what comes due.
+        Event().wait(seconds)
+
+
+class TestAmqpQuorum(TestAmqp):
+    queue_type = "quorum"

@@ -209,13 +209,13 @@ FAULTY = {
 
 def build(pool: type[Pool] = ThreadPool, *, size: int = 2, **options: Any) -> Worker:
     bell = Bell()
-    told = {"lease": 30.0, "heartbeat": 5.0, "grace": 5.0, **options}
+    told: dict[str, Any] = {"queues": ["default"], "lease": 30.0, "heartbeat": 5.0, "grace": 5.0, **options}
     worker = Worker(
         brokers["default"],
         results["default"],
         pool(PoolOptions(size=size, worker="w1"), bell.ring),
         bell,
-        WorkerOptions(name="w1", queues=["default"], **told),
+        WorkerOptions(name="w1", **told),
     )
     stage.worker = worker
     return worker

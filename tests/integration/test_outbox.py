@@ -49,6 +49,10 @@ class Undelayed(Elsewhere):
     features = Features(wakeups=True, delay=False)
 
 
+class Impatient(Elsewhere):
+    longest_delay = 60.0
+
+
 class Undo(Exception):
     """The caller changes its mind."""
 
@@ -80,6 +84,16 @@ def send(*messages: Message) -> list[str]:
 
 def kept(alias: str) -> list[str]:
     return list(QueuedMessage.objects.using(alias).order_by("id").values_list("task_id", flat=True))
+
+
+def test_what_a_broker_keeps_for_a_while_only_waits_in_the_outbox_when_it_is_for_later(alias: str, settings: Any):
+    elsewhere = use(settings, alias, Impatient)
+    now = datetime.now(UTC)
+    soon, late = send(
+        *(replace(sample(), eta=now + timedelta(seconds=seconds), countdown=seconds) for seconds in (30, 90))
+    )
+    assert elsewhere.waiting() == [soon]
+    assert kept(alias) == [late]
 
 
 # On commit

@@ -102,7 +102,7 @@ def test_overriding_the_setting_builds_anew(configure: Configure) -> None:
     ("entry", "said"),
     [
         ({"BACKEND": "memorry"}, r"\['BROKERS'\]\['default'\]: no backend 'memorry'. Did you mean 'memory'\?"),
-        ({"BACKEND": "quill"}, r"no backend 'quill'. Known are: database, dummy, immediate, memory"),
+        ({"BACKEND": "quill"}, r"no backend 'quill'. Known are: amqp, database, dummy, immediate, memory"),
         ({"BACKEND": "nowhere.Broker"}, r"\['default'\]: cannot import nowhere.Broker: No module named 'nowhere'"),
         ({"BACKEND": "django_tasks.backends.memory.Nothing"}, r'cannot import .*does not define a "Nothing"'),
         (path(MemoryStore), r"django_tasks.results.memory.MemoryStore is not a Broker\."),

@@ -261,7 +261,7 @@ class LeaseContract(BrokerHarness):
         assert ids(self.take(broker)) == [soon.id]
 
     def test_a_delay_may_be_as_long_as_time(self, broker: Broker) -> None:
-        needs(broker, "delay")
+        needs(broker, "delay", "discards")
         last = datetime.max.replace(tzinfo=UTC)
         far = [replace(sample(), countdown=10 * 365 * 86_400), replace(sample(), eta=last), sample()]
         broker.publish(far)

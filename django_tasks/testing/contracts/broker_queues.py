@@ -145,6 +145,7 @@ class QueueContract(BrokerHarness):
         assert len(self.gather(broker, 1)) == 1
 
     def test_an_id_that_is_queued_is_not_queued_twice(self, broker: Broker) -> None:
+        needs(broker, "unique")
         first, other = sample(), sample()
         broker.publish([first, first, other])
         broker.publish([first, replace(first, body=b"changed", queue="elsewhere", priority=9)])
@@ -153,6 +154,7 @@ class QueueContract(BrokerHarness):
         assert {delivery.message.body for delivery in found} == {first.body}
 
     def test_an_id_that_is_leased_is_not_queued_twice(self, broker: Broker) -> None:
+        needs(broker, "unique")
         [delivery] = self.published(broker)
         broker.publish([delivery.message])
         assert self.take(broker) == []
@@ -228,6 +230,7 @@ class QueueContract(BrokerHarness):
         assert sorted(ids(found)) == sorted(one.id for batch in batches for one in batch)
 
     def test_threads_that_publish_the_same_ids_queue_each_once(self, broker: Broker) -> None:
+        needs(broker, "unique")
         for _ in range(self.rounds):
             batch = samples(20)
             together(partial(broker.publish, batch), partial(broker.publish, batch[::-1]))
@@ -244,7 +247,9 @@ class QueueContract(BrokerHarness):
             got: list[str] = []
             while len(got) < len(sent) and (fetched := mine.fetch([QUEUE], 10, lease=3600, consumer="w")):
                 got += ids(fetched)
-                assert len(mine.ack(fetched[::2])) == len(fetched[::2])
+                # What this one holds when it goes is its own for as long as leases last, where there are any.
+                done = fetched[::2] if mine.features.leases else fetched
+                assert len(mine.ack(done)) == len(done)
             mine.close()
             return got
 

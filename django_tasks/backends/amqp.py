@@ -1,0 +1,360 @@
+"""Where do messages wait on RabbitMQ, or on another of kombu's transports?"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from threading import Event
+from typing import Any
+
+from django_tasks.backends.base import Broker, Features, QueueStats
+from django_tasks.backends.links.emulated import EmulatedLink
+from django_tasks.backends.links.layout import Layout, step_for
+from django_tasks.backends.links.link import Arrival, Parcel, Receiver, Sender
+from django_tasks.backends.links.options import read_options
+from django_tasks.backends.links.rabbit_receiver import RabbitReceiver
+from django_tasks.backends.links.rabbit_sender import RabbitSender
+from django_tasks.backends.links.servers import Servers
+from django_tasks.exceptions import BrokerUnavailable, PublishError
+from django_tasks.message import Clock, Delivery, Message
+from django_tasks.wire import DELIVERIES, DUE, Wire, deliveries_of, due_of, from_wire, to_wire
+
+_log = logging.getLogger("django_tasks.broker")
+
+_STALE = 1.0
+"""Seconds after which what came by itself, and was not fetched, goes back for others to take."""
+_RECOVERY = 1.0
+"""Seconds that a wait rests when the server does not answer."""
+_NEXT_LOOKS = 3
+"""How often a fetch looks again when all that it found had to be sent on."""
+
+_inherited: list[object] = []
+"""Connections of a process that forked this one. They are kept, so that nobody closes what is in use over there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """Both ends of the broker in one process."""
+
+    pid: int
+    sender: Sender
+    receiver: Receiver
+
+
+class AmqpBroker(Broker):
+    """Keeps messages in the queues of a RabbitMQ, in the form in which Celery has them.
+
+    A delivery is a worker's own for as long as its channel lives: there is no lease that could run out. When the
+    connection is lost the server gives all of it to others, and what this worker still says about it counts for
+    nothing: the receipt names the channel. What is put back is published anew, and confirmed, before it is
+    acknowledged, with the number of its deliveries; so is, on a classic queue, what another worker lost. A crash in
+    between leaves it twice.
+
+    The server does not look at ids: one that is published twice is there twice. A batch is published in one go, but
+    not as one: when `publish` raises, the server may have some of it. `LOCATION`: one URL, or several with semicolons
+    between them; `OPTIONS`: see `links/options.py`.
+    """
+
+    longest_delay = 600.0
+
+    def __init__(self, alias: str, params: Mapping[str, Any], *, clock: Clock = time.time) -> None:
+        super().__init__(alias, params, clock=clock)
+        self.settings = read_options(alias, self.options)
+        self._servers = Servers(self.location, self.settings)
+        self._layout = Layout(self.settings)
+        native = self._servers.native
+        self.features = Features(  # type: ignore[misc]
+            unique=False,
+            priorities=False,
+            delay=native,
+            leases=False,
+            wakeups=native,
+            discards=False,
+            peeks=False,
+            overview=False,
+        )
+        self._lock = threading.Lock()
+        self._made: _Ends | None = None
+        self._queues: dict[str, None] = {}
+        """The queues that this process has used."""
+        self._taken: dict[str, Arrival] = {}
+        """What is held here, by task id."""
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        if not messages:
+            return
+        now = self.clock()
+        self._ends.sender.send([self._parcel(message, now) for message in messages])
+
+    def fetch(self, queues: Sequence[str], limit: int, *, lease: float, consumer: str) -> list[Delivery]:
+        """Take messages; those that are not to be run yet, or were lost by another worker, are sent on first.
+
+        Which queue is looked at first goes round.
+        """
+        names = list(dict.fromkeys(queues))
+        if not names or limit <= 0:
+            return []
+        self._queues.update(dict.fromkeys(names))
+        deliveries: list[Delivery] = []
+        for _ in range(_NEXT_LOOKS):
+            arrivals = self._ends.receiver.fetch(names, limit)
+            deliveries = self._admit(arrivals)
+            if deliveries or not arrivals:
+                break
+        return sorted(deliveries, key=_rank)
+
+    def ack(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        held = self._held(deliveries)
+        if held:
+            self._acknowledge(held)
+        return held
+
+    def nack(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, spent: bool = False) -> list[Delivery]:
+        held = self._held(deliveries)
+        if not held:
+            return []
+        now = self.clock()
+        back = [self._again(delivery, now, delay, spent=spent) for delivery in held]
+        try:
+            self._ends.sender.send(back)
+        except PublishError as error:
+            if delay > 0:
+                raise
+            # It can always be given back as it is. Its next delivery then counts one too many.
+            _log.warning("Giving messages back without their count", extra={"error": str(error)})
+            self._forget(held)
+            self._ends.receiver.requeue([delivery.receipt for delivery in held])
+        else:
+            self._acknowledge(held)
+        return held
+
+    def replace(self, pairs: Sequence[tuple[Delivery, Message]]) -> list[Delivery]:
+        """Publish what comes next before that is acknowledged which was: a crash in between repeats, and loses
+        nothing."""
+        now = self.clock()
+        parcels = {id(delivery): self._parcel(message, now) for delivery, message in pairs}
+        held = self._held([delivery for delivery, _ in pairs])
+        if held:
+            self._ends.sender.send([parcels[id(delivery)] for delivery in held])
+            self._acknowledge(held)
+        return held
+
+    def extend(self, deliveries: Sequence[Delivery], lease: float) -> list[Delivery]:
+        """Return what is still held. Another process than the one that fetched cannot know, and is told "all"."""
+        mine = f"{os.getpid()}."
+        if not any(_channel(delivery).startswith(mine) for delivery in deliveries):
+            return list(deliveries)
+        return self._held(deliveries)
+
+    def wait(self, queues: Sequence[str], timeout: float, stop: Event) -> bool:
+        """Block until something came; while the server does not answer nothing does, and that is for `fetch` to say."""
+        names = list(dict.fromkeys(queues))
+        if not names:
+            return super().wait(queues, timeout, stop)
+        try:
+            self._release()
+            return self._ends.receiver.wait(names, timeout, stop)
+        except BrokerUnavailable:
+            stop.wait(min(timeout, _RECOVERY))
+            return False
+
+    def stats(self, queues: Sequence[str] = (), *, ceiling: int = 10_000) -> list[QueueStats]:
+        """Return how many messages are ready; of those that are delayed or leased the server does not tell. Without
+        names: of the queues that this process has used."""
+        names = list(dict.fromkeys(queues)) or list(self._queues)
+        receiver = self._ends.receiver
+        found = [
+            QueueStats(name, min(ceiling, receiver.ready(name)), delayed=0, leased=0, oldest=0.0) for name in names
+        ]
+        return [stats for stats in found if queues or stats.ready]
+
+    def purge(self, queue: str) -> int:
+        return self._ends.receiver.purge(queue)
+
+    def discard(self, ids: Sequence[str]) -> list[Message]:
+        """Return nothing: the server finds no message by its id."""
+        return []
+
+    def peek(self, queue: str, limit: int) -> list[Message]:
+        """Return nothing: to look at a message is to take it."""
+        return []
+
+    def close(self) -> None:
+        """Give back what came and was not fetched, and let go of the connections; so what is held is lost."""
+        with self._lock:
+            ends, self._made = self._made, None
+            self._taken.clear()
+        if ends is None or ends.pid != os.getpid():
+            return
+        # If that fails, they go back with the connection.
+        with suppress(PublishError):
+            _give_back(ends, ends.receiver.stale(0.0))
+        ends.receiver.close()
+        ends.sender.close()
+
+    # Sending
+
+    def _parcel(self, message: Message, now: float) -> Parcel:
+        if message.created_at is None:
+            message = replace(message, created_at=datetime.fromtimestamp(now, UTC))
+        self._queues[message.queue] = None
+        wire = to_wire(message)
+        if message.countdown is not None:
+            wire.headers[DUE] = now + max(0.0, message.countdown)
+        return self._timed(message.queue, wire, due_of(wire.headers, message) - now)
+
+    def _again(self, delivery: Delivery, now: float, delay: float, *, spent: bool) -> Parcel:
+        """Return what puts a delivery back."""
+        message = delivery.message
+        taken = self._taken.get(message.id)
+        wire = _resent(taken) if taken is not None and taken.receipt == delivery.receipt else to_wire(message)
+        wire.headers[DELIVERIES] = delivery.deliveries if spent else delivery.deliveries - 1
+        wire.headers[DUE] = now + delay if delay > 0 else 0.0
+        return replace(self._timed(message.queue, wire, delay), returned=delay <= 0)
+
+    def _timed(self, queue: str, wire: Wire, left: float) -> Parcel:
+        step = step_for(left) if left > 0 and self._ends.sender.delays else 0
+        return Parcel(queue, wire, step)
+
+    # Receiving
+
+    def _admit(self, arrivals: Sequence[Arrival]) -> list[Delivery]:
+        """Return the arrivals that may be run now."""
+        now = self.clock()
+        admitted: list[Delivery] = []
+        twins: list[Arrival] = []
+        lost: list[Arrival] = []
+        early: list[tuple[Arrival, float]] = []
+        for arrival in arrivals:
+            message = from_wire(arrival.wire, arrival.queue)
+            left = due_of(arrival.wire.headers, message) - now
+            twin = self._taken.get(message.id)
+            if twin is not None and twin.receipt[0] == arrival.receipt[0]:
+                # It is running here: one that is leased is not queued a second time.
+                twins.append(arrival)
+            elif left > 0:
+                early.append((arrival, left))
+            elif not arrival.exact and self._ends.sender.delays:
+                lost.append(arrival)
+            else:
+                admitted.append(self._delivery(arrival, message))
+        if twins:
+            self._ends.receiver.ack([arrival.receipt for arrival in twins])
+        if early:
+            self._delay(early)
+        return admitted + self._counted(lost)
+
+    def _delay(self, early: Sequence[tuple[Arrival, float]]) -> None:
+        """Send to where it waits what came too early: from Celery, or at the end of one of several steps."""
+        ends = self._ends
+        if not ends.sender.delays:
+            for arrival, left in early:
+                ends.receiver.keep(arrival, left)
+            return
+        try:
+            ends.sender.send([self._timed(arrival.queue, _resent(arrival), left) for arrival, left in early])
+        except PublishError as error:
+            _log.warning("Holding messages that are for later", extra={"error": str(error), "number": len(early)})
+            for arrival, _ in early:
+                ends.receiver.keep(arrival, _RECOVERY)
+        else:
+            ends.receiver.ack([arrival.receipt for arrival, _ in early])
+
+    def _counted(self, lost: Sequence[Arrival]) -> list[Delivery]:
+        """Send to the head of their queues messages that were delivered before, with that written down.
+
+        A classic queue tells that it happened and not how often, so that a task which kills its worker each time
+        would seem to be lost for the first time for ever. If they cannot be sent, they are admitted as they are.
+        """
+        if not lost:
+            return []
+        try:
+            _send_back(self._ends, lost)
+        except PublishError:
+            return [self._delivery(arrival, from_wire(arrival.wire, arrival.queue)) for arrival in lost]
+        return []
+
+    def _delivery(self, arrival: Arrival, message: Message) -> Delivery:
+        self._taken[message.id] = arrival
+        return Delivery(message, arrival.receipt, deliveries_of(arrival.wire.headers) + arrival.losses + 1)
+
+    def _release(self) -> None:
+        """Send back what came for a worker that has no use for it any more."""
+        ends = self._ends
+        _give_back(ends, ends.receiver.stale(_STALE))
+
+    # Holding
+
+    def _held(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        if not deliveries:
+            return []
+        held = self._ends.receiver.held(delivery.receipt for delivery in deliveries)
+        return [delivery for delivery in deliveries if delivery.receipt in held]
+
+    def _acknowledge(self, held: Sequence[Delivery]) -> None:
+        self._forget(held)
+        self._ends.receiver.ack([delivery.receipt for delivery in held])
+
+    def _forget(self, deliveries: Iterable[Delivery]) -> None:
+        for delivery in deliveries:
+            taken = self._taken.get(delivery.message.id)
+            if taken is not None and taken.receipt == delivery.receipt:
+                del self._taken[delivery.message.id]
+
+    @property
+    def _ends(self) -> _Ends:
+        made = self._made
+        if made is not None and made.pid == os.getpid():
+            return made
+        with self._lock:
+            if self._made is None or self._made.pid != os.getpid():
+                if self._made is not None:
+                    _inherited.append(self._made)
+                self._taken.clear()
+                self._made = self._new_ends()
+            return self._made
+
+    def _new_ends(self) -> _Ends:
+        if not self._servers.native:
+            link = EmulatedLink(self._servers, self._layout)
+            return _Ends(os.getpid(), link, link)
+        return _Ends(
+            os.getpid(), RabbitSender(self._servers, self._layout), RabbitReceiver(self._servers, self._layout)
+        )
+
+
+def _rank(delivery: Delivery) -> int:
+    return -delivery.message.priority
+
+
+def _channel(delivery: Delivery) -> str:
+    return str(delivery.receipt[0])
+
+
+def _send_back(ends: _Ends, arrivals: Sequence[Arrival]) -> None:
+    """Put arrivals back where they came from, as if they had not come."""
+    if arrivals:
+        ends.sender.send([Parcel(one.queue, _resent(one), returned=True) for one in arrivals])
+        ends.receiver.ack([arrival.receipt for arrival in arrivals])
+
+
+def _give_back(ends: _Ends, arrivals: Sequence[Arrival]) -> None:
+    """Put arrivals back, if need be in the way that always goes and counts as a loss."""
+    try:
+        _send_back(ends, arrivals)
+    except PublishError as error:
+        _log.warning("Giving messages back without their count", extra={"error": str(error)})
+        ends.receiver.requeue([arrival.receipt for arrival in arrivals])
+
+
+def _resent(arrival: Arrival) -> Wire:
+    """Return an arrival as it is sent again: unchanged, but for what the server noted on it, and for the count."""
+    headers = {name: value for name, value in arrival.wire.headers.items() if not name.startswith("x-")}
+    headers[DELIVERIES] = deliveries_of(headers) + arrival.losses
+    return Wire(headers, arrival.wire.properties, arrival.wire.body)

@@ -1,0 +1,1 @@
+"""How does the AMQP broker reach its servers?"""

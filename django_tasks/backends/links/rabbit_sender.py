@@ -1,0 +1,260 @@
+"""How do messages get to RabbitMQ?
+
+Each batch is written in pieces of many messages, and then waited for until the server has confirmed every one. All are
+`mandatory`: a message for which there is no queue comes back, and is no silence. A connection serves one thread at a
+time; there are as many as threads publish at once.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from amqp.exceptions import AMQPError
+
+from django_tasks.backends.links import frames, tables
+from django_tasks.backends.links.layout import Declaration, Layout
+from django_tasks.backends.links.link import Parcel, Sender
+from django_tasks.backends.links.rabbit import SLIPS, RabbitConnection
+from django_tasks.backends.links.servers import Servers
+from django_tasks.exceptions import BrokerFull, BrokerUnavailable, PublishError, Unroutable
+
+_PIECE = 200
+"""Messages that are written at once."""
+_OPEN = 2_000
+"""Messages that may be on their way without a confirm: the server stops reading when it has too much to say."""
+_FRESH = 60.0
+"""Seconds for which the declaration of a queue is relied on; those where messages wait go by themselves."""
+_KEPT = 4
+"""Idle connections that are kept."""
+_PAUSES = (0.02, 0.1, 0.3)
+"""Seconds before what was refused is sent again: a queue that is being made by another at this moment, or has no leader
+for a moment, refuses like a full one."""
+
+
+@dataclass(slots=True)
+class _Letter:
+    """A parcel ready to be written, and what became of it."""
+
+    parcel: Parcel
+    target: Declaration
+    properties: bytes
+    confirmed: bool = False
+
+
+class RabbitSender(Sender):
+    """Publishes over connections of its own, apart from the one that consumes: the server may stop these."""
+
+    delays = True
+
+    def __init__(self, servers: Servers, layout: Layout) -> None:
+        self.servers = servers
+        self.layout = layout
+        self._lock = threading.Lock()
+        self._idle: deque[_Desk] = deque()
+
+    def send(self, parcels: Sequence[Parcel]) -> None:
+        letters = [self._letter(parcel) for parcel in parcels]
+        with self.servers.telling(SLIPS):
+            desk = self._take()
+            try:
+                desk.send(letters)
+            except (AMQPError, OSError, *SLIPS) as error:
+                desk.connection.abandon()
+                if isinstance(error, PublishError):
+                    raise
+                # The others were opened to the same server, and are gone as well.
+                self.close()
+                desk = self._again([letter for letter in letters if not letter.confirmed])
+            except PublishError:
+                desk.connection.abandon()
+                raise
+        self._give_back(desk)
+
+    def close(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, deque()
+        for desk in idle:
+            desk.connection.close()
+
+    def _again(self, letters: Sequence[_Letter]) -> _Desk:
+        """Send once more, over a new connection, what was not confirmed: the server may have it already."""
+        desk = _Desk(self.servers, self.layout)
+        try:
+            desk.send(letters)
+        except BaseException:
+            desk.connection.abandon()
+            raise
+        return desk
+
+    def _take(self) -> _Desk:
+        while True:
+            with self._lock:
+                desk = self._idle.pop() if self._idle else None
+            if desk is None:
+                return _Desk(self.servers, self.layout)
+            if desk.alive():
+                return desk
+            desk.connection.abandon()
+
+    def _give_back(self, desk: _Desk) -> None:
+        with self._lock:
+            if len(self._idle) < _KEPT:
+                self._idle.append(desk)
+                return
+        desk.connection.close()
+
+    def _letter(self, parcel: Parcel) -> _Letter:
+        wire, layout = parcel.wire, self.layout
+        said = {key: value for key, value in wire.properties.items() if value is not None}
+        if not layout.options.drop_expired or parcel.step:
+            # The server would drop the message without a word, and its task would never end.
+            said.pop("expiration", None)
+        for name in ("correlation_id", "reply_to"):
+            if len(str(said.get(name, "")).encode("utf-8", "surrogatepass")) > tables.SHORT:
+                del said[name]
+        if parcel.returned and layout.prioritized:
+            said["priority"] = layout.returned
+        target = layout.waiting(parcel.queue, parcel.step) if parcel.step else layout.queue(parcel.queue)
+        try:
+            return _Letter(parcel, target, tables.properties(said, wire.headers))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise PublishError(f"A message cannot be sent: {error}") from error
+
+
+class _Desk:
+    """One connection with publisher confirms."""
+
+    def __init__(self, servers: Servers, layout: Layout) -> None:
+        self.layout = layout
+        self.connection = RabbitConnection(
+            servers,
+            "publisher",
+            {"on_blocked": self._on_blocked, "on_unblocked": self._on_unblocked, "socket_settings": _patience()},
+        )
+        channel = self.connection.channel
+        channel.confirm_select()
+        channel.events["basic_ack"].add(self._on_ack)
+        channel.events["basic_nack"].add(self._on_nack)
+        channel.events["basic_return"].add(self._on_return)
+        self._declared: dict[str, float] = {}
+        self._number = 0
+        self._open: dict[int, _Letter] = {}
+        self._refused: list[_Letter] = []
+        self._returned: set[Any] = set()
+        self._blocked = ""
+        self._heard = 0.0
+
+    def alive(self) -> bool:
+        """Take in what the server said meanwhile; tell whether that was not goodbye."""
+        try:
+            while self.connection.pump(0.0):
+                pass
+        except (AMQPError, OSError, *SLIPS):
+            return False
+        return True
+
+    def send(self, letters: Sequence[_Letter]) -> None:
+        """Publish letters and wait for the confirms; raises BrokerFull, Unroutable or what the driver raises."""
+        lost: list[_Letter] = []
+        for pause in (*_PAUSES, None):
+            self._returned, self._refused = set(), []
+            self._publish(letters)
+            # Their queue was deleted since it was declared here.
+            lost = [one for one in letters if one.parcel.wire.headers.get("id") in self._returned]
+            letters = lost + self._refused
+            if not letters:
+                return
+            for letter in lost:
+                letter.confirmed = False
+                self._declared.pop(letter.target.name, None)
+            if pause is not None:
+                time.sleep(pause)
+        if lost:
+            raise Unroutable(f"The server has no queue {lost[0].target.name!r} for a message, and came by none.")
+        raise BrokerFull(f"The server refused {len(letters)} messages: a queue is full, or the server is.")
+
+    def _publish(self, letters: Sequence[_Letter]) -> None:
+        self._heard = time.monotonic()
+        largest = self.connection.frame_max
+        for start in range(0, len(letters), _PIECE):
+            piece = letters[start : start + _PIECE]
+            parts = []
+            for letter in piece:
+                self._declare(letter)
+                self._number += 1
+                self._open[self._number] = letter
+                parts.append(
+                    frames.publication(
+                        self.connection.number,
+                        letter.target.name,
+                        letter.properties,
+                        letter.parcel.wire.body,
+                        largest,
+                    )
+                )
+            self.connection.write(b"".join(parts))
+            self._await(_OPEN)
+        self._await(0)
+
+    def _await(self, most: int) -> None:
+        """Wait until no more than so many messages are unconfirmed."""
+        patience = self.layout.options.publish_timeout
+        while len(self._open) > most:
+            left = self._heard + patience - time.monotonic()
+            if left <= 0:
+                raise self._silence(patience)
+            self.connection.pump(left)
+
+    def _silence(self, patience: float) -> PublishError:
+        told = f"{len(self._open)} messages were not confirmed within {patience:g} seconds"
+        if self._blocked:
+            return BrokerFull(f"The server takes no messages ({self._blocked}); {told}.")
+        return BrokerUnavailable(f"The server is silent: {told}.")
+
+    def _declare(self, letter: _Letter) -> None:
+        now = time.monotonic()
+        wanted = [self.layout.queue(letter.parcel.queue), letter.target] if letter.parcel.step else [letter.target]
+        for queue in wanted:
+            if self._declared.get(queue.name, 0.0) < now:
+                self.connection.count(queue)
+                self._declared[queue.name] = now + _FRESH
+
+    def _on_ack(self, number: int, multiple: bool) -> None:
+        for letter in self._closed(number, multiple=multiple):
+            letter.confirmed = True
+
+    def _on_nack(self, number: int, multiple: bool) -> None:
+        self._refused += self._closed(number, multiple=multiple)
+
+    def _closed(self, number: int, *, multiple: bool) -> list[_Letter]:
+        self._heard = time.monotonic()
+        if not multiple:
+            letter = self._open.pop(number, None)
+            return [] if letter is None else [letter]
+        numbers = []
+        for each in self._open:
+            if each > number:
+                break
+            numbers.append(each)
+        return [self._open.pop(each) for each in numbers]
+
+    def _on_return(self, error: Exception, exchange: str, key: str, message: Any) -> None:
+        self._returned.add((message.properties.get("application_headers") or {}).get("id"))
+
+    def _on_blocked(self, reason: str) -> None:
+        self._blocked = "an alarm of its memory or disk"
+
+    def _on_unblocked(self) -> None:
+        self._blocked = ""
+
+
+def _patience() -> dict[int, int]:
+    """Return how long the system waits for the server to take in what was written, where it can be told."""
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    return {} if option is None else {option: 10_000}
