@@ -1,4 +1,4 @@
-"""How is it all measured? `python -m benchmarks throughput --database postgres --peers`, or `make bench ARGS="..."`."""
+"""How is it all measured? `python -m benchmarks throughput --at postgres --peers`, or `make bench ARGS="..."`."""
 
 from __future__ import annotations
 
@@ -21,16 +21,29 @@ import django
 from django.conf import settings
 from django.db import DatabaseError
 
-from benchmarks import bench, deep, environment, header, headofline, idle, kills, roundtrip, server, throughput
+from benchmarks import bench, deep, environment, header, headofline, idle, kills, roundtrip, throughput
 from benchmarks.bench import Benchmark
 from benchmarks.figures import OURS, Absence, Figure, Reading, table
+from benchmarks.place import PLACES
 from testproject.children import ChildFailed
+from tools.servers import ServerFailed
 
 BENCHMARKS = {
     module.BENCHMARK.name: module.BENCHMARK for module in (throughput, roundtrip, headofline, deep, idle, kills)
 }
 SYSTEM, THREADS = "benchmarks.tasks", "benchmarks.threads"
-PEERS = ("django_tasks_db", "django_q2", "procrastinate", "dj_queue", "django_ox")
+PEERS = (
+    "django_tasks_db",
+    "django_q2",
+    "procrastinate",
+    "dj_queue",
+    "django_ox",
+    "celery_prefork",
+    "dramatiq",
+    "huey",
+    "rq",
+    "taskiq",
+)
 
 Key = tuple[str, str, str, str]
 
@@ -68,9 +81,9 @@ def main(arguments: Sequence[str]) -> int:
     django.setup()
     results = Results()
     try:
-        for benchmark, vendor in _pairs(asked.names, asked.database):
+        for benchmark, place in _pairs(asked.names, asked.at):
             peers = PEERS if asked.peers == [] else tuple(asked.peers or ()) if benchmark.peers else ()
-            _measure(benchmark, vendor, peers if benchmark.peers else (), asked, results)
+            _measure(benchmark, place, peers if benchmark.peers else (), asked, results)
     except KeyboardInterrupt:
         print("\nInterrupted: this is what was measured.", file=sys.stderr)
     figures = results.figures()
@@ -84,12 +97,12 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measures django_tasks, and those that keep their queue in a Django database as well.",
+        description="Measures django_tasks, and others beside it.",
         epilog="; ".join(f"{each.name}: {each.summary}" for each in BENCHMARKS.values()),
     )
     add = parser.add_argument
     add("names", nargs="*", choices=[*BENCHMARKS, []], metavar="benchmark", help=f"{', '.join(BENCHMARKS)}; or all")
-    add("--database", nargs="+", choices=server.VENDORS, default=server.VENDORS, help="(default: all)")
+    add("--at", nargs="+", choices=PLACES, default=tuple(PLACES), help="where messages and results are (default: all)")
     add("--peers", nargs="*", choices=PEERS, help="run others beside us: these, or without a name all")
     add("--repeat", type=int, default=3, help="runs of each, taken in turn (default: %(default)s)")
     add("--scale", type=float, default=1.0, help="how much of the full size (default: %(default)g)")
@@ -97,45 +110,45 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _pairs(names: Sequence[str], vendors: Sequence[str]) -> Iterator[tuple[Benchmark, str]]:
+def _pairs(names: Sequence[str], places: Sequence[str]) -> Iterator[tuple[Benchmark, str]]:
     for name in names or BENCHMARKS:
-        for vendor in vendors:
-            if vendor in BENCHMARKS[name].databases:
-                yield BENCHMARKS[name], vendor
+        for place in places:
+            if place in BENCHMARKS[name].places:
+                yield BENCHMARKS[name], place
 
 
 def _measure(
-    benchmark: Benchmark, vendor: str, peers: Sequence[str], asked: argparse.Namespace, results: Results
+    benchmark: Benchmark, place: str, peers: Sequence[str], asked: argparse.Namespace, results: Results
 ) -> None:
     """Measure all systems in turn, so that a machine that slows down slows all of them down."""
     modules = [SYSTEM, *([THREADS] if benchmark.peers else []), *(f"benchmarks.peers.{peer}" for peer in peers)]
-    headers = [header.read(module) for module in modules]
+    headers = [each for each in map(header.read, modules) if place in each.places]
+    if benchmark.answers:
+        headers = [each for each in headers if each.answers]
     for number in range(asked.repeat):
         for each in list(headers):
-            print(f"{benchmark.name} · {vendor} · {each.name} · {number + 1} of {asked.repeat}", flush=True)
-            reason = _run(benchmark, vendor, each, asked.scale, results)
+            print(f"{benchmark.name} · {place} · {each.name} · {number + 1} of {asked.repeat}", flush=True)
+            reason = _run(benchmark, place, each, asked.scale, results)
             if reason:
                 print(f"  not measured: {reason}", flush=True)
-                results.absences.append(Absence(benchmark.name, vendor, each.name, reason))
+                results.absences.append(Absence(benchmark.name, place, each.name, reason))
                 headers.remove(each)
 
 
-def _run(benchmark: Benchmark, vendor: str, system: header.Header, scale: float, results: Results) -> str:
+def _run(benchmark: Benchmark, place: str, system: header.Header, scale: float, results: Results) -> str:
     """Measure once; return why it could not be done, if so."""
-    if vendor not in system.databases:
-        return f"it does not run on {vendor}"
     began = time.monotonic()
     try:
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="django_tasks_bench_"))
-            opened = stack.enter_context(bench.opened(system, vendor, Path(folder)))
+            opened = stack.enter_context(bench.opened(system, place, Path(folder)))
             readings = benchmark.measure(opened, scale)
-            name = opened.database.version()
+            servers = opened.place.versions()
             results.versions[system.name] = environment.versions(opened.python, system)
-            results.versions[name] = opened.database.durability()
-    except (environment.NotInstalled, ChildFailed, DatabaseError) as error:
+            results.versions |= servers
+    except (environment.NotInstalled, ServerFailed, ChildFailed, DatabaseError) as error:
         return str(error)
-    results.add((benchmark.name, name, system.name), readings)
+    results.add((benchmark.name, ", ".join(servers), system.name), readings)
     said = ", ".join(f"{reading.measure} {reading.value:,.2f} {reading.unit}".rstrip() for reading in readings)
     print(f"  {said}  ({time.monotonic() - began:.0f} s)", flush=True)
     return ""

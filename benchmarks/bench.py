@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import environment, server
+from benchmarks import environment, place
 from benchmarks.figures import OURS, Reading
 from benchmarks.header import Header
 from testproject.children import Child, ChildFailed
@@ -41,17 +41,20 @@ class Benchmark:
     name: str
     summary: str
     measure: Callable[[Bench, float], list[Reading]]
-    databases: tuple[str, ...] = server.VENDORS
+    places: tuple[str, ...] = ("sqlite", "postgres", "mariadb")
     peers: bool = False
     """Whether other systems can be measured in the same way."""
+    answers: bool = False
+    """Whether a system must be able to say how long its round trips take."""
 
 
 class Bench:
-    """A system on an empty database. Its processes run in the system's own environment."""
+    """A system at an empty place. Its processes run in the system's own environment."""
 
-    def __init__(self, header: Header, database: server.Database, folder: Path, python: Path) -> None:
+    def __init__(self, header: Header, at: place.Place, folder: Path, python: Path) -> None:
         self.header = header
-        self.database = database
+        self.place = at
+        self.database = at.database
         self.folder = folder
         self.python = python
         self.ledger = folder / "ledger"
@@ -59,8 +62,11 @@ class Bench:
         self._workers = 0
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
-            "BENCHMARKS_DATABASE": json.dumps(database.entry),
+            "BENCHMARKS_BROKER": at.broker,
+            "BENCHMARKS_DATABASE": json.dumps(at.database.entry),
             "BENCHMARKS_LEDGER": str(self.ledger),
+            "BENCHMARKS_PLACE": at.name,
+            "BENCHMARKS_RESULTS": str(at.keeps_results),
             "BENCHMARKS_SYSTEM": header.module,
             "DJANGO_SETTINGS_MODULE": "benchmarks.settings",
             "PYTHONPATH": str(ROOT if header.name.startswith(OURS) else self._only_benchmarks()),
@@ -90,7 +96,7 @@ class Bench:
     def start_worker(self) -> Child:
         """Start one worker; it is stopped at the end at the latest."""
         self._workers += 1
-        command = [str(self.python), "-m", "django", *self.header.worker]
+        command = [str(self.python), "-m", self.header.program, *self.header.worker]
         worker = Child(f"worker {self._workers}", command, self.folder, self._environment)
         self._stack.callback(worker.kill)
         worker.start()
@@ -117,8 +123,11 @@ class Bench:
             time.sleep(LOOK)
 
     def until_finished(self, workers: list[Child]) -> float:
-        """Wait until the system has written down that all its tasks are done, and return the time."""
+        """Wait until the system has written down that all its tasks are done, where that can be asked; return the
+        time."""
         since = time.monotonic()
+        if self.place.broker or not self.header.unfinished:
+            return since
         while left := self.database.count(self.header.unfinished):
             self._check(workers, since, f"{left:,} tasks were not finished")
             time.sleep(LOOK)
@@ -151,11 +160,12 @@ class Bench:
 
 
 @contextmanager
-def opened(header: Header, vendor: str, folder: Path) -> Iterator[Bench]:
-    """Give a system on an empty database, and leave nothing of it behind; raises NotInstalled or ChildFailed."""
-    python = Path(sys.executable) if header.name.startswith(OURS) else environment.make(header, vendor)
-    with server.database(vendor, folder) as database:
-        bench = Bench(header, database, folder, python)
+def opened(header: Header, name: str, folder: Path) -> Iterator[Bench]:
+    """Give a system at an empty place, and leave nothing of it behind; raises NotInstalled, ServerFailed or
+    ChildFailed."""
+    python = Path(sys.executable) if header.name.startswith(OURS) else environment.make(header, place.PLACES[name][0])
+    with place.opened(name, folder) as at:
+        bench = Bench(header, at, folder, python)
         try:
             bench.prepare()
             yield bench

@@ -46,4 +46,4 @@ def _drain(bench: Bench, tasks: int, *, rows: int) -> tuple[float, int]:
     return (tasks - warm) / (ended - began), memory
 
 
-BENCHMARK = Benchmark("deep", "a million rows in the queue", measure, databases=("postgres",))
+BENCHMARK = Benchmark("deep", "a million rows in the queue", measure, places=("postgres",))

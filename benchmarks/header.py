@@ -2,13 +2,16 @@
 
 Its table `tool.benchmarks`:
     name         for the tables
-    databases    those it can keep its queue in: sqlite, postgres, mariadb
-    worker       the management command and its arguments that start one worker; `processes` of them give two
+    places       those it can keep its queue in: see `place.py`
+    program      the module that Python runs for a worker, "django" unless given
+    worker       its arguments, a management command first where it is Django; `processes` of such workers give two
                  processes that run tasks
     bulk         whether it can enqueue many at once
     tasks        how many tasks to measure with: enough for some seconds
-    unfinished   SQL that counts the tasks that are not done
-    settings     Django settings, beside the database
+    unfinished   SQL that counts the tasks that are not done, where the queue is in a database
+    answers      whether it can measure round trips
+    settings     Django settings, beside the database; `{broker}` stands for the URL of the server
+    PLACE        a table of more settings for one of the places
 """
 
 from __future__ import annotations
@@ -30,13 +33,17 @@ class Header:
     name: str
     requires_python: tuple[int, ...]
     dependencies: tuple[str, ...]
-    databases: tuple[str, ...]
+    places: tuple[str, ...]
+    program: str
     worker: tuple[str, ...]
     processes: int
     bulk: bool
     tasks: int
     unfinished: str
+    answers: bool
     settings: Mapping[str, Any]
+    settings_of: Mapping[str, Mapping[str, Any]]
+    """More settings, by place."""
 
 
 def read(module: str) -> Header:
@@ -52,11 +59,14 @@ def read(module: str) -> Header:
         name=said["name"],
         requires_python=tuple(map(int, script["requires-python"].removeprefix(">=").split("."))),
         dependencies=tuple(script["dependencies"]),
-        databases=tuple(said["databases"]),
+        places=tuple(said["places"]),
+        program=said.get("program", "django"),
         worker=tuple(said["worker"]),
         processes=said["processes"],
         bulk=said["bulk"],
         tasks=said["tasks"],
-        unfinished=said["unfinished"],
+        unfinished=said.get("unfinished", ""),
+        answers=said.get("answers", False),
         settings=said["settings"],
+        settings_of={place: said[place] for place in said["places"] if place in said},
     )

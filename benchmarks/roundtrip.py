@@ -21,4 +21,11 @@ def measure(bench: Bench, scale: float) -> list[Reading]:
     ]
 
 
-BENCHMARK = Benchmark("roundtrip", "delay().get() on an idle worker", measure)
+BENCHMARK = Benchmark(
+    "roundtrip",
+    "delay().get() on an idle worker",
+    measure,
+    places=("sqlite", "postgres", "mariadb", "redis"),
+    peers=True,
+    answers=True,
+)

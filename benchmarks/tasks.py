@@ -5,15 +5,29 @@
 #
 # [tool.benchmarks]
 # name = "django_tasks"
-# databases = ["sqlite", "postgres", "mariadb"]
+# places = ["sqlite", "postgres", "mariadb", "redis", "rabbitmq", "redis-postgres", "rabbitmq-postgres"]
 # worker = ["runworker", "--pool", "prefork", "--concurrency", "2", "--loglevel", "warning"]
 # processes = 1
 # bulk = true
 # tasks = 40000
 # unfinished = "SELECT count(*) FROM django_tasks_queuedmessage"
+# answers = true
 #
 # [tool.benchmarks.settings]
 # INSTALLED_APPS = ["django_tasks", "benchmarks"]
+#
+# [tool.benchmarks.redis.DJANGO_TASKS]
+# BROKERS = { default = { BACKEND = "redis", LOCATION = "{broker}" } }
+# RESULTS = { default = { BACKEND = "redis", LOCATION = "{broker}" } }
+#
+# [tool.benchmarks.rabbitmq.DJANGO_TASKS]
+# BROKERS = { default = { BACKEND = "amqp", LOCATION = "{broker}" } }
+#
+# [tool.benchmarks.redis-postgres.DJANGO_TASKS]
+# BROKERS = { default = { BACKEND = "redis", LOCATION = "{broker}" } }
+#
+# [tool.benchmarks.rabbitmq-postgres.DJANGO_TASKS]
+# BROKERS = { default = { BACKEND = "amqp", LOCATION = "{broker}" } }
 # ///
 
 from __future__ import annotations
@@ -23,6 +37,7 @@ import time
 from collections import Counter
 
 from benchmarks import ledger
+from benchmarks.settings import BENCHMARKS_RESULTS
 from django_tasks import bulk as publish
 from django_tasks import task
 from django_tasks.connections import results
@@ -33,9 +48,14 @@ TIMEOUT = 60.0
 """Seconds to wait for a task."""
 
 
-@task
+@task(ignore_result=not BENCHMARKS_RESULTS)
 def noop() -> None:
     ledger.mark()
+
+
+@task
+def answer() -> int:
+    return 42
 
 
 @task
@@ -74,7 +94,7 @@ def round_trips(number: int, warm: int, pause: float) -> list[float]:
     for _ in range(warm + number):
         time.sleep(random.uniform(0.5, 1.5) * pause)
         began = time.perf_counter()
-        noop.delay().get(timeout=TIMEOUT)
+        answer.delay().get(timeout=TIMEOUT)
         taken.append(time.perf_counter() - began)
     return taken[warm:]
 
@@ -83,7 +103,7 @@ def head_of_line(short: int, seconds: float) -> float:
     """Return after how many seconds the last of the short tasks has ended that were sent around a long one."""
     calls = [noop.s() for _ in range(short)]
     calls.insert(short // 10, wait.s(seconds))
-    noop.delay().get(timeout=TIMEOUT)
+    answer.delay().get(timeout=TIMEOUT)
     began = time.perf_counter()
     sent = publish(calls)
     del sent[short // 10]

@@ -5,7 +5,7 @@
 #
 # [tool.benchmarks]
 # name = "django_tasks, threads"
-# databases = ["sqlite", "postgres", "mariadb"]
+# places = ["sqlite", "postgres", "mariadb", "redis", "rabbitmq", "redis-postgres", "rabbitmq-postgres"]
 # worker = ["runworker", "--workers", "2", "--pool", "threads", "--concurrency", "4", "--loglevel", "warning"]
 # processes = 1
 # bulk = true
@@ -14,6 +14,19 @@
 #
 # [tool.benchmarks.settings]
 # INSTALLED_APPS = ["django_tasks", "benchmarks"]
+#
+# [tool.benchmarks.redis.DJANGO_TASKS]
+# BROKERS = { default = { BACKEND = "redis", LOCATION = "{broker}" } }
+# RESULTS = { default = { BACKEND = "redis", LOCATION = "{broker}" } }
+#
+# [tool.benchmarks.rabbitmq.DJANGO_TASKS]
+# BROKERS = { default = { BACKEND = "amqp", LOCATION = "{broker}" } }
+#
+# [tool.benchmarks.redis-postgres.DJANGO_TASKS]
+# BROKERS = { default = { BACKEND = "redis", LOCATION = "{broker}" } }
+#
+# [tool.benchmarks.rabbitmq-postgres.DJANGO_TASKS]
+# BROKERS = { default = { BACKEND = "amqp", LOCATION = "{broker}" } }
 # ///
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.bench import Bench, Benchmark
 from benchmarks.figures import Reading
+from benchmarks.place import PLACES
 
 ONE_BY_ONE = 1_000
 """So many tasks are enqueued one by one, or all of them where there is no other way."""
@@ -21,9 +22,10 @@ def measure(bench: Bench, scale: float) -> list[Reading]:
     workers = bench.start_workers()
     first = bench.until_marks(1, workers)
     bench.until_marks(tasks, workers)
+    # Where nothing can be asked, the run of the last task is the end.
     last = bench.until_finished(workers)
     bench.stop(workers)
     return [*readings, Reading("drain", tasks / (last - first), "/s", "more")]
 
 
-BENCHMARK = Benchmark("throughput", "tasks a second, in and out", measure, peers=True)
+BENCHMARK = Benchmark("throughput", "tasks a second, in and out", measure, places=tuple(PLACES), peers=True)

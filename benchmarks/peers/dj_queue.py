@@ -5,7 +5,7 @@
 #
 # [tool.benchmarks]
 # name = "dj_queue"
-# databases = ["sqlite", "postgres", "mariadb"]
+# places = ["sqlite", "postgres", "mariadb"]
 # worker = ["dj_queue", "--skip-recurring", "--verbosity", "0"]
 # processes = 1
 # bulk = true

@@ -5,7 +5,7 @@
 #
 # [tool.benchmarks]
 # name = "django-ox"
-# databases = ["sqlite", "postgres", "mariadb"]
+# places = ["sqlite", "postgres", "mariadb"]
 # worker = ["ox_worker", "--processes", "2", "--concurrency", "4"]
 # processes = 1
 # bulk = true

@@ -9,7 +9,7 @@ must be longer than `timeout`. Successes are all kept, as the others keep them.
 #
 # [tool.benchmarks]
 # name = "django-q2"
-# databases = ["sqlite", "postgres", "mariadb"]
+# places = ["sqlite", "postgres", "mariadb"]
 # worker = ["qcluster"]
 # processes = 1
 # bulk = false

@@ -8,7 +8,7 @@ One process runs one task at a time, so two workers are two processes.
 #
 # [tool.benchmarks]
 # name = "django-tasks-db"
-# databases = ["sqlite", "postgres", "mariadb"]
+# places = ["sqlite", "postgres", "mariadb"]
 # worker = ["db_worker", "--no-startup-delay", "--verbosity", "0"]
 # processes = 2
 # bulk = false

@@ -8,7 +8,7 @@ Coroutine tasks spare it the threads that functions would need.
 #
 # [tool.benchmarks]
 # name = "procrastinate"
-# databases = ["postgres"]
+# places = ["postgres"]
 # worker = ["procrastinate", "worker", "--concurrency", "20"]
 # processes = 2
 # bulk = true
