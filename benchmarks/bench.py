@@ -83,9 +83,9 @@ class Bench:
         """Make the tables."""
         self._run([str(self.python), "-m", "django", "migrate", "--verbosity", "0"])
 
-    def ask(self, function: str, *numbers: float) -> Answer:
+    def ask(self, function: str, *arguments: float | str) -> Answer:
         """Call a function of the system in a process of its own."""
-        said = self._run([str(self.python), "-m", "benchmarks.drive", function, *map(json.dumps, numbers)])
+        said = self._run([str(self.python), "-m", "benchmarks.drive", function, *map(json.dumps, arguments)])
         answer = json.loads(said.splitlines()[-1])
         return Answer(answer["seconds"], answer["value"])
 

@@ -1,4 +1,4 @@
-"""What does a system do when it is asked? `python -m benchmarks.drive FUNCTION [NUMBERS]`, in its environment.
+"""What does a system do when it is asked? `python -m benchmarks.drive FUNCTION [ARGUMENTS]`, in its environment.
 
 Calls a function of its module and prints `{"seconds": ..., "value": ...}` as the last line.
 """
@@ -15,10 +15,10 @@ import django
 from django.db import connection
 
 
-def main(function: str, *numbers: str) -> None:
+def main(function: str, *values: str) -> None:
     django.setup()
     called = getattr(import_module(os.environ["BENCHMARKS_SYSTEM"]), function)
-    arguments = [json.loads(number) for number in numbers]
+    arguments = [json.loads(value) for value in values]
     connection.ensure_connection()
     began = time.perf_counter()
     value = called(*arguments)

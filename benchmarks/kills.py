@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from benchmarks import ledger
 from benchmarks.bench import Bench, Benchmark
 from benchmarks.figures import Reading, percentile
+from benchmarks.place import PLACES
 
 TASKS = 2_000
 TASK = 0.05
@@ -68,23 +70,21 @@ def _kill(bench: Bench, tasks: int, *, seed: int) -> list[float]:
         kills.append(time.monotonic())
         workers[victim] = bench.start_worker()
     deadline = time.monotonic() + RESCUED
-    while bench.database.count(bench.header.unfinished) and time.monotonic() < deadline:
+    while len(ledger.ended(bench.ledger)) < tasks and time.monotonic() < deadline:
         time.sleep(0.1)
     bench.stop(workers)
     return kills
 
 
 def _runs(bench: Bench) -> dict[int, list[Run]]:
-    """Read the ledger: the runs of each task, in order."""
+    """Return the runs of each task, in order."""
     ends: dict[tuple[int, int], list[float]] = defaultdict(list)
     begins: list[tuple[float, int, int]] = []
-    for line in bench.ledger.read_text().splitlines():
-        event, *numbers = line.split()
-        number, pid, nanoseconds = map(int, numbers)
-        if event == "begin":
-            begins.append((nanoseconds / 1e9, number, pid))
+    for note in ledger.notes(bench.ledger):
+        if note.event == "begin":
+            begins.append((note.time, note.number, note.pid))
         else:
-            ends[number, pid].append(nanoseconds / 1e9)
+            ends[note.number, note.pid].append(note.time)
     runs: dict[int, list[Run]] = defaultdict(list)
     for begin, number, pid in sorted(begins):
         later = [end for end in ends[number, pid] if end >= begin]
@@ -107,4 +107,4 @@ def _last_begin(runs: dict[int, list[Run]]) -> float:
     return max(run.begin for of_task in runs.values() for run in of_task)
 
 
-BENCHMARK = Benchmark("kills", "workers killed each second", measure)
+BENCHMARK = Benchmark("kills", "workers killed each second", measure, places=tuple(PLACES))

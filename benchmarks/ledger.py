@@ -7,9 +7,24 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 _path = os.environ.get("BENCHMARKS_LEDGER", os.devnull)
 _file = os.open(_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a task wrote down of itself."""
+
+    event: str
+    """begin or end."""
+    number: int
+    pid: int
+    time: float
+    """Seconds of the monotonic clock."""
 
 
 def mark() -> None:
@@ -20,3 +35,15 @@ def mark() -> None:
 def note(number: int, event: str) -> None:
     """Write down which task did what, in which process and when."""
     os.write(_file, f"{event} {number} {os.getpid()} {time.monotonic_ns()}\n".encode())
+
+
+def notes(path: Path) -> Iterator[Note]:
+    """Read what was written down, in its order."""
+    for line in path.read_text().splitlines():
+        event, number, pid, nanoseconds = line.split()
+        yield Note(event, int(number), int(pid), int(nanoseconds) / 1e9)
+
+
+def ended(path: Path) -> set[int]:
+    """Return the numbers of the tasks that have ended at least once."""
+    return {note.number for note in notes(path) if note.event == "end"}

@@ -13,7 +13,14 @@ from kombu import Connection
 from benchmarks import server
 from tools.servers import PrivateRabbitMQ, PrivateRedis, PrivateServer, private
 
-KINDS: dict[str, type[PrivateServer]] = {"redis": PrivateRedis, "rabbitmq": PrivateRabbitMQ}
+
+class DurableRedis(PrivateRedis):
+    """Writes down what it is told, and brings it to the disk each second: as Redis is run where nothing may be lost."""
+
+    arguments = ("--appendonly", "yes", "--appendfsync", "everysec")
+
+
+KINDS: dict[str, type[PrivateServer]] = {"redis": DurableRedis, "rabbitmq": PrivateRabbitMQ}
 PLACES = {
     "sqlite": ("sqlite", ""),
     "postgres": ("postgres", ""),
@@ -30,11 +37,16 @@ KEEPING = ("sqlite", "postgres", "mariadb", "redis-postgres", "rabbitmq-postgres
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place of one run: `database` is there in any case, `broker` is the URL of the server, if there is one."""
+    """A place of one run: `database` is there in any case, `server` where messages are not in it."""
 
     name: str
     database: server.Database
-    broker: str
+    server: PrivateServer | None
+
+    @property
+    def broker(self) -> str:
+        """Return the URL of the server, empty if there is none."""
+        return "" if self.server is None else self.server.url
 
     @property
     def keeps_results(self) -> bool:
@@ -44,8 +56,8 @@ class Place:
         """Say which servers are measured, and how each keeps what it is given."""
         versions: dict[str, str] = {}
         if self.broker:
-            kept = "in memory alone" if self.broker.startswith("redis") else "on the disk, where senders ask for it"
-            versions[_version(self.broker)] = f"keeps messages {kept}"
+            kept = "appendonly yes, appendfsync everysec" if self.broker.startswith("redis") else "durable queues"
+            versions[_version(self.broker)] = kept
         if not self.broker or self.keeps_results:
             versions[self.database.version()] = self.database.durability()
         return versions
@@ -56,8 +68,8 @@ def opened(name: str, folder: Path) -> Iterator[Place]:
     """Make an empty place, and leave nothing of it behind."""
     vendor, kind = PLACES[name]
     with ExitStack() as stack:
-        url = stack.enter_context(private(KINDS[kind])).url if kind else ""
-        yield Place(name, stack.enter_context(server.database(vendor, folder)), url)
+        own = stack.enter_context(private(KINDS[kind])) if kind else None
+        yield Place(name, stack.enter_context(server.database(vendor, folder)), own)
 
 
 def _version(url: str) -> str:

@@ -35,17 +35,21 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from pathlib import Path
 
 from benchmarks import ledger
 from benchmarks.settings import BENCHMARKS_RESULTS
 from django_tasks import bulk as publish
 from django_tasks import task
 from django_tasks.connections import results
+from django_tasks.exceptions import BrokerUnavailable
 
 BATCH = 500
 A_DAY = 86_400.0
 TIMEOUT = 60.0
 """Seconds to wait for a task."""
+EVERY, PAUSE = 0.005, 0.05
+"""Seconds between two tasks, and before one is sent again that was not taken."""
 
 
 @task(ignore_result=not BENCHMARKS_RESULTS)
@@ -117,6 +121,23 @@ def bulk_records(number: int, seconds: float) -> None:
     for begin in range(0, number, BATCH):
         numbers = range(begin, min(begin + BATCH, number))
         publish(record.using(task_id=f"record-{i}").s(i, seconds) for i in numbers)
+
+
+def send_records(going: str) -> int:
+    """Send a task every few milliseconds for as long as a file is there; return how many the broker has taken.
+
+    What it does not take is sent again, under the same id, until it does.
+    """
+    number = 0
+    while Path(going).exists():
+        try:
+            record.using(task_id=f"record-{number}").delay(number, 0.0)
+        except BrokerUnavailable:
+            time.sleep(PAUSE)
+        else:
+            number += 1
+            time.sleep(EVERY)
+    return number
 
 
 def states(number: int) -> dict[str, int]:
