@@ -21,7 +21,7 @@ import django
 from django.conf import settings
 from django.db import DatabaseError
 
-from benchmarks import bench, deep, environment, header, headofline, idle, kills, restarts, roundtrip, throughput
+from benchmarks import bench, deep, environment, eta, header, headofline, idle, kills, restarts, roundtrip, throughput
 from benchmarks.bench import Benchmark
 from benchmarks.figures import OURS, Absence, Figure, Reading, table
 from benchmarks.place import PLACES
@@ -30,7 +30,7 @@ from tools.servers import ServerFailed
 
 BENCHMARKS = {
     module.BENCHMARK.name: module.BENCHMARK
-    for module in (throughput, roundtrip, headofline, deep, idle, kills, restarts)
+    for module in (throughput, roundtrip, headofline, deep, eta, idle, kills, restarts)
 }
 SYSTEM, THREADS = "benchmarks.tasks", "benchmarks.threads"
 PEERS = (

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+LINE = 10
+"""Bytes for each run that is written down by its number."""
+
 _path = os.environ.get("BENCHMARKS_LEDGER", os.devnull)
 _file = os.open(_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
@@ -35,6 +38,16 @@ def mark() -> None:
 def note(number: int, event: str) -> None:
     """Write down which task did what, in which process and when."""
     os.write(_file, f"{event} {number} {os.getpid()} {time.monotonic_ns()}\n".encode())
+
+
+def number(number: int) -> None:
+    """Write down that the task of a number ran."""
+    os.write(_file, b"%09d\n" % number)
+
+
+def numbers(path: Path) -> list[int]:
+    """Read which tasks ran, a number for each run."""
+    return list(map(int, path.read_bytes().split()))
 
 
 def notes(path: Path) -> Iterator[Note]:

@@ -35,6 +35,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import ledger
@@ -60,6 +61,11 @@ def noop() -> None:
 @task
 def answer() -> int:
     return 42
+
+
+@task(ignore_result=True)
+def numbered(number: int) -> None:
+    ledger.number(number)
 
 
 @task
@@ -90,6 +96,13 @@ def bulk_delayed(number: int) -> None:
     tomorrow = noop.using(countdown=A_DAY)
     for begin in range(0, number, BATCH):
         publish(tomorrow.s() for _ in range(min(BATCH, number - begin)))
+
+
+def bulk_numbered(first: int, number: int, due: float) -> None:
+    """Enqueue tasks with consecutive numbers, all to be run at a time in seconds since the epoch."""
+    later = numbered.using(eta=datetime.fromtimestamp(due, UTC)) if due else numbered
+    for begin in range(first, first + number, BATCH):
+        publish(later.s(i) for i in range(begin, min(begin + BATCH, first + number)))
 
 
 def round_trips(number: int, warm: int, pause: float) -> list[float]:
