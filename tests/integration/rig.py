@@ -78,7 +78,6 @@ class Rig(Generic[P]):
         self.interim: list[tuple[Delivery, Outcome]] = []
         self.outcomes: dict[str, Outcome] = {}
         self.order: list[str] = []
-        self.came_at: dict[str, float] = {}
         self._gates: list[Gate] = []
 
     def submit(self, *deliveries: Delivery) -> None:
@@ -96,7 +95,6 @@ class Rig(Generic[P]):
             assert task_id not in self.outcomes, f"{task_id} came out twice"
             self.outcomes[task_id] = outcome
             self.order.append(task_id)
-            self.came_at[task_id] = time.monotonic()
 
     def until(self, test: Callable[[], bool], what: str, patience: float = PATIENCE, look: float = 0.02) -> None:
         """Take in what comes out until something is so. Look when the bell rings, and every so many seconds."""

@@ -91,15 +91,15 @@ def test_what_is_put_back_comes_again_with_its_count(broker: AmqpBroker):
 
 
 def test_what_is_for_later_waits_in_the_worker(broker: AmqpBroker):
-    later, now = replace(sample(), countdown=0.5), sample()
+    later, now = replace(sample(), countdown=3.0), sample()
+    began = time.monotonic()
     broker.publish([later, now])
     assert ids(take(broker)) == [now.id]
-    began = time.monotonic()
     while not (found := take(broker)):
         broker.wait([QUEUE], 1.0, NEVER)
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
     assert ids(found) == [later.id]
-    assert time.monotonic() - began > 0.3
+    assert time.monotonic() - began > 2.9
     broker.ack(found)
 
 
