@@ -315,7 +315,10 @@ def private(kind: type[Running]) -> Iterator[Running]:
 
 def attend(command: list[str], urls: dict[str, str]) -> int:
     """Run a command with the servers' URLs, and let it clean up before they go, whatever ends it."""
-    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, **urls}) as process:
+    environment = {**os.environ, **urls}
+    # The tests start hundreds of processes, and each would compile the package again.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:
