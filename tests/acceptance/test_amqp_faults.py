@@ -37,11 +37,11 @@ def bus(site: Site, rabbit: Rabbit) -> Iterator[Site]:
 
 
 def test_workers_that_are_killed_lose_nothing(bus: Site, rabbit: Rabbit):
-    handles = bulk(tasks.pause.s(str(bus.ledger), 0.02) for _ in range(200))
+    handles = bulk(tasks.pause.s(str(bus.ledger), 0.02) for _ in range(90))
     for _ in range(2):
         ended = len(bus.ledger.lines("end"))
         worker = bus.worker()
-        bus.until(lambda: len(bus.ledger.lines("end")) > ended + 20, "some tasks have ended")  # noqa: B023  # at once
+        bus.until(lambda: len(bus.ledger.lines("end")) > ended + 10, "some tasks have ended")  # noqa: B023  # at once
         worker.send(signal.SIGKILL, group=True)
     bus.worker()
     assert set(bus.ended(*handles)) == {states.SUCCESS}
