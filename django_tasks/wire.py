@@ -39,6 +39,8 @@ _INTEGERS = range(-(2**63), 2**63)
 _CONSTANT = {"lang": "py", "replaced_task_nesting": 0, "stamped_headers": None, "stamps": {}}
 """Headers of Celery's that say nothing unless they say something else."""
 _BROKERS = {DUE, DELIVERIES, EXTRA}
+_NOTES = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
+"""How the names begin of what RabbitMQ notes on a message; other names with an x are the caller's."""
 _UNREADABLE = "unreadable"
 
 
@@ -101,7 +103,7 @@ def from_wire(wire: Wire, queue: str) -> Message:
         if name in RESERVED:
             if value is not None:
                 envelope[name] = value
-        elif not (name in _BROKERS or (name in _CONSTANT and value == _CONSTANT[name])):
+        elif not (name in _BROKERS or (name in _CONSTANT and value == _CONSTANT[name]) or name.startswith(_NOTES)):
             # What the worker changes must not change what is sent again.
             envelope[name] = deepcopy(value) if type(value) in (list, dict) else value
     try:
@@ -110,6 +112,11 @@ def from_wire(wire: Wire, queue: str) -> Message:
         return unpack(_completed(envelope, wire.properties, queue), wire.body)
     except DecodeError:
         return malformed(_known_id(wire), _known_task(wire.headers), queue, wire.body)
+
+
+def unmarked(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return headers without what the server noted on the way."""
+    return {name: value for name, value in headers.items() if not name.startswith(_NOTES)}
 
 
 def level(priority: int) -> int:

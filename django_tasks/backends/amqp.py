@@ -23,7 +23,7 @@ from django_tasks.backends.links.rabbit_sender import RabbitSender
 from django_tasks.backends.links.servers import Servers
 from django_tasks.exceptions import BrokerUnavailable, PublishError
 from django_tasks.message import Clock, Delivery, Message
-from django_tasks.wire import DELIVERIES, DUE, Wire, deliveries_of, due_of, from_wire, to_wire
+from django_tasks.wire import DELIVERIES, DUE, Wire, deliveries_of, due_of, from_wire, to_wire, unmarked
 
 _log = logging.getLogger("django_tasks.broker")
 
@@ -355,6 +355,6 @@ def _give_back(ends: _Ends, arrivals: Sequence[Arrival]) -> None:
 
 def _resent(arrival: Arrival) -> Wire:
     """Return an arrival as it is sent again: unchanged, but for what the server noted on it, and for the count."""
-    headers = {name: value for name, value in arrival.wire.headers.items() if not name.startswith("x-")}
+    headers = unmarked(arrival.wire.headers)
     headers[DELIVERIES] = deliveries_of(headers) + arrival.losses
     return Wire(headers, arrival.wire.properties, arrival.wire.body)

@@ -332,13 +332,24 @@ def test_a_message_that_cannot_be_read_is_handed_over_as_such(
 
 
 def test_notes_of_the_server_on_a_message_do_not_travel_on(rabbit: Rabbit, broker: AmqpBroker):
-    broker.publish([replace(sample(), countdown=0.1)])
+    broker.publish([replace(sample(), countdown=0.1, headers={"x-request-id": "7"})])
     [delivery] = gather(broker, 1)
+    assert delivery.message.headers == {"x-request-id": "7"}
     broker.nack([delivery])
     with rabbit.channel() as channel:
         until(lambda: waiting(channel, rabbit.name(QUEUE)) == 1)
         found = channel.basic_get(rabbit.name(QUEUE), no_ack=True)
-    assert not [name for name in found.properties["application_headers"] if name.startswith("x-")]
+    headers = found.properties["application_headers"]
+    assert [name for name in headers if name.startswith("x-")] == ["x-request-id"]
+
+
+@each_type
+def test_a_task_is_tried_again_later_time_after_time(broker: AmqpBroker):
+    broker.publish(samples(1))
+    for retries in (0, 1, 2):
+        [delivery] = gather(broker, 1)
+        assert delivery.message.retries == retries
+        broker.replace([(delivery, replace(delivery.message, retries=retries + 1, countdown=0.05))])
 
 
 # Losing the connection

@@ -9,7 +9,7 @@ from typing import Any
 import amqp
 import pytest
 from amqp.serialization import decode_properties_basic
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from django_tasks.backends.links import frames, tables
@@ -20,7 +20,9 @@ from django_tasks.exceptions import BrokerUnavailable, ConfigurationError
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text()
 NAMES = st.text(max_size=60)
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner), max_leaves=20)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4), max_leaves=8
+)
 PROPERTIES = st.fixed_dictionaries(
     {},
     optional={
@@ -42,8 +44,8 @@ PROPERTIES = st.fixed_dictionaries(
 
 
 # Most of the time goes into making up values, so that all is asked of the same ones.
-@settings(max_examples=40)
-@given(st.dictionaries(NAMES, VALUES), PROPERTIES)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(NAMES, VALUES, max_size=6), PROPERTIES)
 def test_headers_and_properties_come_out_as_they_went_in_also_from_and_to_py_amqp(
     headers: dict[str, Any], said: dict[str, Any]
 ):
