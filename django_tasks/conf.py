@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
@@ -39,9 +40,27 @@ def _mapping(value: Any) -> str:
     return "" if isinstance(value, Mapping) else "a dict"
 
 
-def _mapping_of_names(value: Any) -> str:
-    fine = isinstance(value, Mapping) and all(isinstance(word, str) and word for pair in value.items() for word in pair)
-    return "" if fine else "a dict of names of queues"
+def _routes(value: Any) -> str:
+    fine = all(isinstance(step, Mapping) or callable(step) for step in in_order(value))
+    return "" if fine else "a dict of routes, a function, or a list of these"
+
+
+def in_order(routes: Any) -> list[Any]:
+    """Return what ROUTES says as the list that it stands for."""
+    return [*routes] if isinstance(routes, list | tuple) else [routes]
+
+
+def route_fault(route: Any) -> str:
+    """Return what a route should have been, or an empty string when it is right."""
+    if isinstance(route, Mapping) and not route.keys() - ROUTE_KEYS:
+        texts = all(isinstance(route[key], str) and route[key] for key in ROUTE_TEXTS & route.keys())
+        return "" if texts and not _priority(route.get("priority", 0)) else f"a dict of {_ROUTE_WORDS}"
+    return "" if isinstance(route, str) and route else f"the name of a queue, or a dict of {_ROUTE_WORDS}"
+
+
+def _keys(value: Any) -> str:
+    fine = all(isinstance(key, str) for key in in_order(value))
+    return "" if fine else "text, or a list of texts"
 
 
 def _name(value: Any) -> str:
@@ -110,7 +129,8 @@ class Settings:
     brokers: Mapping[str, Mapping[str, Any]] = _key({"default": {"BACKEND": "database"}}, _mapping_of_mappings)
     results: Mapping[str, Mapping[str, Any]] = _key({"default": {"BACKEND": "database"}}, _mapping_of_mappings)
     queues: Mapping[str, Mapping[str, Any]] = _key({}, _mapping_of_mappings)
-    routes: Mapping[str, str] = _key({}, _mapping_of_names)
+    routes: Any = _key({}, _routes)  # noqa: RUF009  # as the fields below
+    """A dict, a function, or a list of these: see `routing`."""
     default_queue: str = _key("default", _name)
     enqueue: Enqueue | None = _key(None, _one_of(None, *ENQUEUE))  # noqa: RUF009  # as the fields below
     """None leaves it to the broker."""
@@ -143,7 +163,19 @@ class Settings:
 
 _KEYS = {entry.name.upper(): entry for entry in fields(Settings)}
 _BACKEND_KEYS = frozenset({"BACKEND", "LOCATION", "OPTIONS"})
-_QUEUE_KEYS = frozenset({"BROKER", "PRIORITY"})
+EXCHANGE_TYPES = ("direct", "topic", "fanout", "headers")
+_EXCHANGE_TESTS: Mapping[str, Test] = {
+    "EXCHANGE": _name,
+    "EXCHANGE_TYPE": _one_of(*EXCHANGE_TYPES),
+    "ROUTING_KEY": _keys,
+    "ARGUMENTS": _mapping,
+}
+EXCHANGE_KEYS = frozenset(_EXCHANGE_TESTS)
+"""Keys of an entry of QUEUES that only brokers with exchanges know."""
+_QUEUE_KEYS = frozenset({"BROKER", "PRIORITY"}) | EXCHANGE_KEYS
+ROUTE_TEXTS = frozenset({"queue", "exchange", "routing_key"})
+ROUTE_KEYS = ROUTE_TEXTS | {"priority"}
+_ROUTE_WORDS = "queue, exchange, routing_key (names) and priority (-100 to 100)"
 
 
 @cache
@@ -187,6 +219,27 @@ def _inner_problems(key: str, value: Any) -> Iterator[Problem]:
             if wanted := _priority(params.get("PRIORITY", 0)):
                 where = f"{SETTING}[{key!r}][{queue!r}]['PRIORITY']"
                 yield Problem(f"{where} must be {wanted}, not {params['PRIORITY']!r}.")
+            yield from _exchange_problems(f"{SETTING}[{key!r}][{queue!r}]", params)
+    elif key == "ROUTES":
+        yield from _route_problems(value)
+
+
+def _exchange_problems(where: str, params: Mapping[str, Any]) -> Iterator[Problem]:
+    for key, test in _EXCHANGE_TESTS.items():
+        if key in params and (wanted := test(params[key])):
+            yield Problem(f"{where}[{key!r}] must be {wanted}, not {params[key]!r}.")
+    if "EXCHANGE" not in params and (stray := EXCHANGE_KEYS & params.keys()):
+        yield Problem(f"{where} has {min(stray)} and no EXCHANGE.", "Name the exchange that it is bound to.")
+
+
+def _route_problems(routes: Any) -> Iterator[Problem]:
+    for step in in_order(routes):
+        for pattern, route in step.items() if isinstance(step, Mapping) else ():
+            where = f"{SETTING}['ROUTES'][{pattern!r}]"
+            if not (isinstance(pattern, str | re.Pattern) and pattern):
+                yield Problem(f"{where} stands for no task.", "Give a name, a pattern, or re.compile(...).")
+            if wanted := route_fault(route):
+                yield Problem(f"{where} must be {wanted}, not {route!r}.")
 
 
 def _stray_queues(given: Mapping[str, Any]) -> Iterator[Problem]:

@@ -64,6 +64,9 @@ class Message:
     """When it was published; aware. The broker fills it in."""
     enqueue: Enqueue | None = None
     """How it is sent; used up by that. None leaves it to the settings and the broker."""
+    exchange: str | None = None
+    """Where the broker is to send it, rather than to `queue`; used up by that, as its routing key is."""
+    routing_key: str | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
     """What the caller added, and anything a newer version or another program put there."""
 

@@ -61,6 +61,8 @@ class CallOptions(TypedDict, total=False):
     expires: float | datetime | None
     task_id: str | None
     queue: str | None
+    exchange: str | None
+    routing_key: str | None
     priority: int | None
     headers: Mapping[str, Any] | None
     shadow: str | None
@@ -142,6 +144,8 @@ _DECLARED: Mapping[str, _Rule] = {
 }
 _CALLED: Mapping[str, _Rule] = {
     "countdown": _Rule((int, float, _NONE), "a number of seconds"),
+    "exchange": _Rule((str, _NONE), "the name of an exchange", bool),
+    "routing_key": _Rule((str, _NONE), "text"),
     "expires": _EXPIRES,
     "shadow": _Rule((str, _NONE), "a name"),
     "time_limit": _LIMIT,

@@ -216,6 +216,8 @@ _FIELDS: Mapping[str, tuple[str, Read]] = {
     "group_index": ("group_index", _integer),
     "ignore_result": ("ignore_result", _flag),
     "shadow": ("shadow", _text),
+    "exchange": ("exchange", _text),
+    "routing_key": ("routing_key", _text),
 }
 
 _values = attrgetter(*(attribute for attribute, _ in _FIELDS.values()))

@@ -41,6 +41,8 @@ _CONSTANT = {"lang": "py", "replaced_task_nesting": 0, "stamped_headers": None, 
 _BROKERS = {DUE, DELIVERIES, EXTRA}
 _NOTES = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 """How the names begin of what RabbitMQ notes on a message; other names with an x are the caller's."""
+_USED_UP = {"exchange", "routing_key"}
+"""What said where a message was to go; it says nothing of where it goes next."""
 _UNREADABLE = "unreadable"
 
 
@@ -101,7 +103,7 @@ def from_wire(wire: Wire, queue: str) -> Message:
     envelope: dict[str, Any] = {}
     for name, value in wire.headers.items():
         if name in RESERVED:
-            if value is not None:
+            if value is not None and name not in _USED_UP:
                 envelope[name] = value
         elif not (name in _BROKERS or (name in _CONSTANT and value == _CONSTANT[name]) or name.startswith(_NOTES)):
             # What the worker changes must not change what is sent again.

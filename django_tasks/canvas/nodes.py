@@ -22,7 +22,7 @@ from django_tasks.publisher import publish
 from django_tasks.registry import tasks
 from django_tasks.reprs import redacted_call
 from django_tasks.result import AsyncResult
-from django_tasks.routing import checked_queue, priority_for, queue_for
+from django_tasks.routing import checked_queue, place_for, priority_for
 from django_tasks.serializers import encode_body
 
 _UNDECLARED = TaskOptions()
@@ -71,7 +71,7 @@ def seal(signature: Signature) -> Message:
     check_call(options)
     task = tasks.get(signature.task)
     declared = _UNDECLARED if task is None else task.options
-    queue = queue_for(signature.task, options.get("queue"), declared.queue)
+    place = place_for(signature.task, signature.args, signature.kwargs, options, task=task, declared=declared.queue)
     args_repr, kwargs_repr = redacted_call(task.signature if task else None, signature.args, signature.kwargs)
     countdown, eta = _visible(options.get("countdown"), options.get("eta"))
     parent = current_request()
@@ -79,8 +79,10 @@ def seal(signature: Signature) -> Message:
         id=_id(options.get("task_id")),
         task=_name(signature.task),
         body=encode_body(signature.args, signature.kwargs, {}),
-        queue=queue,
-        priority=priority_for(queue, _first(options.get("priority"), declared.priority)),
+        queue=place.queue,
+        exchange=place.exchange,
+        routing_key=place.routing_key,
+        priority=priority_for(place.queue, _first(place.priority, declared.priority)),
         countdown=countdown,
         eta=eta,
         expires=_expires(_first(options.get("expires"), declared.expires)),
@@ -120,6 +122,9 @@ def next_attempt(
         before,
         body=body,
         queue=queue,
+        # Back to the queue that it came from, and not to all that an exchange leads to.
+        exchange=None,
+        routing_key=None,
         priority=priority_for(queue, _first(options.get("priority"), before.priority)),
         countdown=countdown,
         eta=eta,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -85,8 +86,21 @@ def test_what_cannot_be_is_an_error_of_configuration_with_its_hint() -> None:
         ({"TYPING": 1}, "DJANGO_TASKS['TYPING'] must be True or False, not 1."),
         ({"POOL": ""}, "DJANGO_TASKS['POOL'] must be a name, not ''."),
         ({"REVOCATIONS_KEPT": 90}, "DJANGO_TASKS['REVOCATIONS_KEPT'] must be a timedelta, or None for ever, not 90."),
-        ({"ROUTES": ["a"]}, "DJANGO_TASKS['ROUTES'] must be a dict of names of queues, not ['a']."),
-        ({"ROUTES": {"a": 5}}, "DJANGO_TASKS['ROUTES'] must be a dict of names of queues, not {'a': 5}."),
+        ({"ROUTES": ["a"]}, "DJANGO_TASKS['ROUTES'] must be a dict of routes, a function, or a list of these, not"),
+        ({"ROUTES": {"a": 5}}, "DJANGO_TASKS['ROUTES']['a'] must be the name of a queue, or a dict of queue, exchange"),
+        ({"ROUTES": [{5: "a"}]}, "DJANGO_TASKS['ROUTES'][5] stands for no task. Give a name, a pattern, or re.comp"),
+        ({"ROUTES": {"a": {"queu": "b"}}}, "DJANGO_TASKS['ROUTES']['a'] must be the name of a queue, or a dict of"),
+        ({"ROUTES": {"a": {"priority": 101}}}, "DJANGO_TASKS['ROUTES']['a'] must be a dict of queue, exchange"),
+        ({"QUEUES": {"a": {"EXCHANGE": ""}}}, "DJANGO_TASKS['QUEUES']['a']['EXCHANGE'] must be a name, not ''."),
+        (
+            {"QUEUES": {"a": {"EXCHANGE": "e", "EXCHANGE_TYPE": "fan"}}},
+            "['EXCHANGE_TYPE'] must be 'direct' or 'topic' or 'fanout' or 'headers', not 'fan'.",
+        ),
+        ({"QUEUES": {"a": {"EXCHANGE": "e", "ROUTING_KEY": [1]}}}, "['ROUTING_KEY'] must be text, or a list of texts"),
+        (
+            {"QUEUES": {"a": {"ROUTING_KEY": "k"}}},
+            "DJANGO_TASKS['QUEUES']['a'] has ROUTING_KEY and no EXCHANGE. Name the exchange that it is bound to.",
+        ),
         ({"BROKERS": {"default": "redis"}}, "DJANGO_TASKS['BROKERS'] must be a dict of dicts, not"),
         ({"BROKERS": {"bus": {"BACKEND": "memory"}}}, "has no 'default'. Name one of them 'default'."),
         ({"RESULTS": {}}, "DJANGO_TASKS['RESULTS'] has no 'default'. Name one of them 'default'."),
@@ -134,6 +148,8 @@ def test_each_error_names_the_key_and_what_it_should_be(given: Any, said: str) -
         {"MAX_RETRIES": 0, "GRACE": 0, "DEFAULT_RETRY_DELAY": 0.5},
         {"TIME_LIMIT": None, "SOFT_TIME_LIMIT": 1.5, "CONCURRENCY": None, "REVOCATIONS_KEPT": None},
         {"REVOCATIONS_KEPT": timedelta(days=1), "ROUTES": {"a.*": "mail"}},
+        {"ROUTES": [{re.compile("a"): {"exchange": "e", "routing_key": "k", "priority": 1}}, print]},
+        {"QUEUES": {"a": {"EXCHANGE": "e", "EXCHANGE_TYPE": "headers", "ARGUMENTS": {"x-match": "any"}}}},
         {"QUEUES": {"mail": {"BROKER": "default", "PRIORITY": -100}, "slow": {}}},
         {"BROKERS": {"default": {"BACKEND": "a.b.C", "LOCATION": "x://", "OPTIONS": {}}}},
     ],
