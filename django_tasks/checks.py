@@ -3,6 +3,7 @@
 E001 DJANGO_TASKS says something that cannot be.
 E002 a backend cannot be built.
 E003 two distributions installed this import name.
+E004 a queue is to be bound to an exchange, by a broker that has none.
 E1xx, W1xx come from the brokers and stores themselves.
 """
 
@@ -17,8 +18,10 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error
 
 from django_tasks import conf
+from django_tasks.backends.base import Broker
 from django_tasks.connections import brokers, results
 from django_tasks.exceptions import ConfigurationError
+from django_tasks.results.base import ResultStore
 
 DISTRIBUTION = "django-tasks-queue"
 CLASHING = "django-tasks"
@@ -46,7 +49,24 @@ def check_backends(
                 found += connections[alias].check(databases or ())
             except ConfigurationError as error:
                 found.append(Error(str(error), id="django_tasks.E002"))
+            else:
+                found += _stray_exchanges(connections[alias])
     return found
+
+
+def _stray_exchanges(backend: Broker | ResultStore) -> list[CheckMessage]:
+    if not isinstance(backend, Broker) or backend.features.exchanges or backend.eager:
+        return []
+    return [
+        Error(
+            f"{conf.SETTING}['QUEUES'][{queue!r}] has {min(conf.EXCHANGE_KEYS & entry.keys())}, "
+            f"and its broker {backend.alias!r} has no exchanges.",
+            hint="Keep the queue on a broker with the BACKEND 'amqp', on a RabbitMQ.",
+            id="django_tasks.E004",
+        )
+        for queue, entry in backend.queues.items()
+        if conf.EXCHANGE_KEYS & entry.keys()
+    ]
 
 
 def check_import_name(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:

@@ -87,7 +87,16 @@ LOCAL = "(this process)"
 _LOCAL_BROKER = {LOCAL: {"BACKEND": "immediate", "OPTIONS": {"RESULTS": LOCAL}}}
 _LOCAL_STORE = {LOCAL: {"BACKEND": "memory"}}
 
-brokers: Connections[Broker] = Connections("BROKERS", Broker, BROKERS, lambda: conf.get().brokers, _LOCAL_BROKER)
+
+def _broker_entries() -> dict[str, Any]:
+    settings = conf.get()
+    queues: dict[str, dict[str, Any]] = {alias: {} for alias in settings.brokers}
+    for queue, entry in settings.queues.items():
+        queues[entry.get("BROKER", "default")][queue] = entry
+    return {alias: {**params, "QUEUES": queues[alias]} for alias, params in settings.brokers.items()}
+
+
+brokers: Connections[Broker] = Connections("BROKERS", Broker, BROKERS, _broker_entries, _LOCAL_BROKER)
 results: Connections[ResultStore] = Connections(
     "RESULTS", ResultStore, STORES, lambda: conf.get().results, _LOCAL_STORE
 )

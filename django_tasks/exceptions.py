@@ -31,6 +31,7 @@ Directive                        not an error: a task tells the worker what to d
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -90,7 +91,15 @@ class BrokerFull(PublishError):
 
 
 class Unroutable(PublishError):
-    """The broker has no queue for a message."""
+    """The broker has no queue for a message.
+
+    `ids` are those of the messages that it concerns, where all others of the batch were published; empty where nobody
+    can tell.
+    """
+
+    def __init__(self, message: str = "", ids: Collection[str] = ()) -> None:
+        super().__init__(message)
+        self.ids = frozenset(ids)
 
 
 class LeaseLost(DjangoTasksError):

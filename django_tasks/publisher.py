@@ -13,7 +13,7 @@ from django.db import transaction
 from django_tasks import conf, signals
 from django_tasks.backends.base import Broker
 from django_tasks.connections import brokers, home, outboxes
-from django_tasks.exceptions import PublishError
+from django_tasks.exceptions import ConfigurationError, PublishError, Unroutable
 from django_tasks.message import Enqueue, Message
 from django_tasks.plan import Plan
 from django_tasks.routing import broker_for
@@ -42,6 +42,11 @@ def _shares(messages: Sequence[Message]) -> dict[tuple[str, Enqueue], list[Messa
     shares: dict[tuple[str, Enqueue], list[Message]] = {}
     for message in messages:
         broker = brokers[broker_for(message.queue)]
+        if message.exchange is not None and not (broker.features.exchanges or broker.eager):
+            raise ConfigurationError(
+                f"{message.task} is to go through the exchange {message.exchange!r}, and the broker {broker.alias!r}, "
+                f"which keeps the queue {message.queue!r}, has no exchanges. Use one with the BACKEND 'amqp'."
+            )
         sent = message if message.enqueue is None else replace(message, enqueue=None)
         shares.setdefault((broker.alias, _how(message, broker)), []).append(sent)
     return shares
@@ -50,7 +55,7 @@ def _shares(messages: Sequence[Message]) -> dict[tuple[str, Enqueue], list[Messa
 def _how(message: Message, broker: Broker) -> Enqueue:
     if broker.database is not None or broker.eager:
         return "immediate"
-    if message.eta is not None and not _keeps(broker, message.eta):
+    if message.eta is not None and (message.exchange is not None or not _keeps(broker, message.eta)):
         # It waits in the database for as long as it takes.
         return "transaction"
     return message.enqueue or conf.get().enqueue or broker.enqueue
@@ -80,6 +85,8 @@ def _send_committed(broker: Broker, messages: Sequence[Message]) -> None:
     try:
         _send(broker, messages, broker)
     except PublishError as error:
+        if isinstance(error, Unroutable) and error.ids:
+            messages = [message for message in messages if message.id in error.ids]
         _log.warning(
             "The broker took no messages after a commit; they wait in the outbox",
             extra={"broker": broker.alias, "messages": len(messages), "error": str(error)},

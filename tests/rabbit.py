@@ -26,6 +26,8 @@ class Rabbit:
         self.url = url
         self.prefix = f"test.{os.getpid()}.{next(_numbers)}."
         self.options = {"PREFIX": self.prefix, **options}
+        self.queues: dict[str, dict[str, Any]] = {}
+        """What the settings say of them."""
         self._opened: list[AmqpBroker] = []
         self._names: set[str] = set()
 
@@ -36,7 +38,7 @@ class Rabbit:
 
     def open(self, *, clock: Clock | None = None, url: str | None = None, **options: Any) -> AmqpBroker:
         """Return one more broker, with connections of its own."""
-        params = {"LOCATION": url or self.url, "OPTIONS": {**self.options, **options}}
+        params = {"LOCATION": url or self.url, "OPTIONS": {**self.options, **options}, "QUEUES": self.queues}
         broker = AmqpBroker("default", params, **({"clock": clock} if clock else {}))
         self._opened.append(broker)
         return broker
@@ -63,7 +65,12 @@ class Rabbit:
             broker.close()
         with self.channel() as channel:
             for queue in names:
-                delete(channel, self._every_name(queue))
+                # Those of single workers have gone with them.
+                if self._layout.broadcast(queue) is None:
+                    delete(channel, self._every_name(queue))
+            for entry in self.queues.values():
+                if "EXCHANGE" in entry:
+                    channel.exchange_delete(self._layout.exchange(entry["EXCHANGE"]), nowait=True)
 
     @property
     def _layout(self) -> Layout:

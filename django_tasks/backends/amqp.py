@@ -14,6 +14,7 @@ from threading import Event
 from typing import Any
 
 from django_tasks.backends.base import Broker, Features, QueueStats
+from django_tasks.backends.links.bindings import read_bindings
 from django_tasks.backends.links.emulated import EmulatedLink
 from django_tasks.backends.links.layout import Layout, step_for
 from django_tasks.backends.links.link import Arrival, Parcel, Receiver, Sender
@@ -67,7 +68,7 @@ class AmqpBroker(Broker):
         super().__init__(alias, params, clock=clock)
         self.settings = read_options(alias, self.options)
         self._servers = Servers(self.location, self.settings)
-        self._layout = Layout(self.settings)
+        self._layout = Layout(self.settings, read_bindings(self.queues))
         native = self._servers.native
         self.features = Features(  # type: ignore[misc]
             unique=False,
@@ -78,6 +79,7 @@ class AmqpBroker(Broker):
             discards=False,
             peeks=False,
             overview=False,
+            exchanges=native,
         )
         self._lock = threading.Lock()
         self._made: _Ends | None = None
@@ -138,7 +140,10 @@ class AmqpBroker(Broker):
         """Publish what comes next before that is acknowledged which was: a crash in between repeats, and loses
         nothing."""
         now = self.clock()
-        parcels = {id(delivery): self._parcel(message, now) for delivery, message in pairs}
+        parcels = {
+            id(delivery): self._parcel(message, now, back=message.queue == delivery.message.queue)
+            for delivery, message in pairs
+        }
         held = self._held([delivery for delivery, _ in pairs])
         if held:
             self._ends.sender.send([parcels[id(delivery)] for delivery in held])
@@ -200,13 +205,18 @@ class AmqpBroker(Broker):
 
     # Sending
 
-    def _parcel(self, message: Message, now: float) -> Parcel:
+    def _parcel(self, message: Message, now: float, *, back: bool = False) -> Parcel:
+        """Return a message ready to be sent; with `back`, to the queue that this worker has it from."""
         if message.created_at is None:
             message = replace(message, created_at=datetime.fromtimestamp(now, UTC))
         self._queues[message.queue] = None
         wire = to_wire(message)
         if message.countdown is not None:
             wire.headers[DUE] = now + max(0.0, message.countdown)
+        if message.exchange is not None:
+            return Parcel(message.queue, wire, exchange=message.exchange, key=message.routing_key or "")
+        if not back and (binding := self._layout.broadcast(message.queue)) is not None:
+            return Parcel(message.queue, wire, exchange=binding.exchange)
         return self._timed(message.queue, wire, due_of(wire.headers, message) - now)
 
     def _again(self, delivery: Delivery, now: float, delay: float, *, spent: bool) -> Parcel:

@@ -34,6 +34,8 @@ class Features:
     overview: bool = True
     """`stats` tells of every queue what is delayed, what is leased and how long the oldest message waits; without that
     only what is ready, and of the queues that it is asked for."""
+    exchanges: bool = False
+    """Sends a message through an exchange, and binds queues to exchanges as the settings say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ class Broker(ABC):
         self.alias = alias
         self.location: str = params.get("LOCATION", "")
         self.options: Mapping[str, Any] = params.get("OPTIONS", {})
+        self.queues: Mapping[str, Mapping[str, Any]] = params.get("QUEUES", {})
+        """What the settings say of its queues."""
         self.clock = clock
 
     @abstractmethod

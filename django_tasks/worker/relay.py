@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -11,12 +12,16 @@ from django.db import DatabaseError
 
 from django_tasks import databases
 from django_tasks.connections import brokers, outboxes
-from django_tasks.exceptions import DjangoTasksError
+from django_tasks.exceptions import DjangoTasksError, Unroutable
 from django_tasks.message import Delivery
 from django_tasks.routing import queues_of
 from django_tasks.worker.backoff import Backoff
 
+_log = logging.getLogger("django_tasks.broker")
+
 BATCH = 500
+POSTPONED = 60.0
+"""Seconds until what no queue takes is tried again."""
 SLICE = 0.25
 """Seconds to listen to one outbox before the next one's turn."""
 POLL = 5.0
@@ -75,6 +80,16 @@ class Relay(threading.Thread):
         outbox = outboxes[alias]
         try:
             brokers[alias].publish([delivery.message for delivery in deliveries])
+        except Unroutable as error:
+            lost = [delivery for delivery in deliveries if delivery.message.id in error.ids]
+            if not lost:
+                outbox.nack(deliveries)
+                raise
+            # Nor are the others to wait for these.
+            _log.warning("Messages wait in the outbox for a queue", extra={"broker": alias, "error": str(error)})
+            outbox.nack(lost, delay=POSTPONED)
+            outbox.ack([delivery for delivery in deliveries if delivery.message.id not in error.ids])
+            return
         except DjangoTasksError:
             # It is not to wait until the lease ends.
             outbox.nack(deliveries)

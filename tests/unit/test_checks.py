@@ -99,3 +99,18 @@ def test_djangos_own_command_runs_all_of_them(configure: Configure, capsys: pyte
 def test_a_site_without_the_setting_passes(settings: Any) -> None:
     del settings.DJANGO_TASKS
     assert check_settings(None) == check_backends(None) == []
+
+
+def test_a_queue_that_is_bound_to_an_exchange_needs_a_broker_that_has_some(configure: Configure) -> None:
+    bound = {"news": {"EXCHANGE": "events", "EXCHANGE_TYPE": "topic"}, "plain": {}}
+    configure(BROKERS={"default": {"BACKEND": "memory"}}, QUEUES=bound)
+    assert check_backends(None) == [
+        Error(
+            "DJANGO_TASKS['QUEUES']['news'] has EXCHANGE, and its broker 'default' has no exchanges.",
+            hint="Keep the queue on a broker with the BACKEND 'amqp', on a RabbitMQ.",
+            id="django_tasks.E004",
+        )
+    ]
+    for backend in ("immediate", "dummy", "amqp"):
+        configure(BROKERS={"default": {"BACKEND": backend}}, QUEUES=bound)
+        assert check_backends(None) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from django.db import connections, transaction
 from django_tasks import bulk, signals
 from django_tasks.backends.memory import MemoryBroker
 from django_tasks.connections import brokers
-from django_tasks.exceptions import BrokerFull, BrokerUnavailable, PublishError
+from django_tasks.exceptions import BrokerFull, BrokerUnavailable, ConfigurationError, PublishError
 from django_tasks.message import Message, new_id
 from django_tasks.plan import NOTHING, Plan
 from django_tasks.publisher import publish
@@ -150,3 +151,13 @@ class TestTransaction:
             with pytest.raises(BrokerUnavailable, match=r"can't execute queries until the end of the 'atomic' block"):
                 known.delay()
         assert waiting() == []
+
+
+def test_a_message_for_an_exchange_is_refused_where_its_broker_has_none(configure: Configure) -> None:
+    configure(BROKERS={"default": {"BACKEND": "memory"}})
+    with pytest.raises(
+        ConfigurationError, match="through the exchange 'events', and the broker 'default', which keeps"
+    ):
+        publish(Plan((replace(message(), exchange="events"),)))
+    configure(BROKERS={"default": {"BACKEND": "dummy"}})
+    publish(Plan((replace(message(), exchange="events"),)))

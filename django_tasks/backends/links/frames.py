@@ -40,11 +40,22 @@ def _frame(kind: int, channel: int, payload: bytes) -> bytes:
     return _FRAME.pack(kind, channel, len(payload)) + payload + _END
 
 
-def publication(channel: int, key: str, properties: bytes, body: bytes, largest: int) -> bytes:
-    """Return a message published to the queue of that name, to be returned when there is none."""
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a message is published to; without an exchange, the key is the name of a queue."""
+
+    exchange: str
+    key: str
+    mandatory: bool = True
+    """The message comes back when no queue takes it."""
+
+
+def publication(channel: int, address: Address, properties: bytes, body: bytes, largest: int) -> bytes:
+    """Return a message as it is published."""
     room = largest - _OVERHEAD
+    to = short(address.exchange) + short(address.key) + bytes((address.mandatory,))
     parts = [
-        _frame(METHOD, channel, _PUBLISH.pack(_BASIC, 40, 0) + b"\0" + short(key) + b"\x01"),
+        _frame(METHOD, channel, _PUBLISH.pack(_BASIC, 40, 0) + to),
         _frame(HEADER, channel, _CONTENT.pack(_BASIC, 0, len(body)) + properties),
     ]
     parts += [_frame(BODY, channel, body[start : start + room]) for start in range(0, len(body), room)]

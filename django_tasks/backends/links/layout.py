@@ -10,9 +10,11 @@ other; `AmqpBroker` sends it on.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from django_tasks.backends.links.bindings import Binding
 from django_tasks.backends.links.options import AmqpOptions
 from django_tasks.wire import LEVELS
 
@@ -34,13 +36,19 @@ class Declaration:
 
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
+    binding: Binding | None = None
+    exclusive: bool = False
+    """Only the connection that declares it can take from it, and it goes with that connection."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Layout:
     """Names and arguments of queues, by their names in the settings."""
 
     options: AmqpOptions
+    bindings: Mapping[str, Binding] = field(default_factory=dict)
+    worker: str = ""
+    """Names the queues that are this worker's own; another text after each loss of its connection."""
 
     @property
     def prioritized(self) -> bool:
@@ -52,20 +60,37 @@ class Layout:
         return LEVELS
 
     def name(self, queue: str) -> str:
-        return _shortened(self.options.prefix + queue)
+        own = f".{self.worker}" if self.broadcast(queue) else ""
+        return _shortened(self.options.prefix + queue, own)
+
+    def exchange(self, exchange: str) -> str:
+        return _shortened(self.options.prefix + exchange)
+
+    def broadcast(self, queue: str) -> Binding | None:
+        """Return the binding of a queue of which each worker has its own."""
+        binding = self.bindings.get(queue)
+        return binding if binding is not None and binding.broadcast else None
+
+    def bound_to(self, exchange: str) -> dict[str, Binding]:
+        """Return what the settings bind to an exchange."""
+        return {queue: binding for queue, binding in self.bindings.items() if binding.exchange == exchange}
 
     def queue(self, queue: str) -> Declaration:
         """Return the queue in which messages are ready."""
         arguments: dict[str, Any] = {}
-        if self.options.queue_type == "quorum":
+        own = self.broadcast(queue) is not None
+        if self.options.queue_type == "quorum" and not own:
             arguments["x-queue-type"] = "quorum"
-        elif self.options.priorities:
+        elif self.prioritized:
             arguments["x-max-priority"] = self.returned
         if self.options.max_length is not None:
             arguments |= {"x-max-length": self.options.max_length, "x-overflow": "reject-publish"}
         if self.options.dead_letter_exchange:
             arguments["x-dead-letter-exchange"] = self.options.dead_letter_exchange
-        return Declaration(self.name(queue), arguments)
+        binding = self.bindings.get(queue)
+        if binding is not None:
+            binding = replace(binding, exchange=self.exchange(binding.exchange))
+        return Declaration(self.name(queue), arguments, binding, own)
 
     def waiting(self, queue: str, step: int) -> Declaration:
         """Return the queue in which messages wait for so many milliseconds."""
@@ -105,9 +130,9 @@ def steps() -> list[int]:
     return [*fine, *sorted(step for step in coarse if 1000 < step <= _LONGEST)]
 
 
-def _shortened(name: str) -> str:
+def _shortened(name: str, end: str = "") -> str:
     """Return a name that fits, and is still the only one of its kind."""
-    data = name.encode("utf-8", "surrogatepass")
+    data = (name + end).encode("utf-8", "surrogatepass")
     if len(data) <= NAME:
-        return name
+        return name + end
     return f"{data[:_KEPT].decode('utf-8', 'ignore')}~{hashlib.sha256(data).hexdigest()}"

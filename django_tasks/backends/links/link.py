@@ -27,6 +27,9 @@ class Parcel:
     """Milliseconds that it waits before it gets there."""
     returned: bool = False
     """It has been at the head of the queue before, and goes there again."""
+    exchange: str = ""
+    """Goes where this leads, and not straight to the queue."""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,13 +19,16 @@ _CHUNK = 1 << 18
 SLIPS = (AttributeError, ValueError)
 """What py-amqp raises, beside errors of its own, when another thread has just closed the connection."""
 
-_QUEUE = 50
-"""The class of methods that are about queues; a channel of its own is closed when one of them fails."""
+_EXCHANGE, _QUEUE = 40, 50
+"""The classes of methods that are about these; a channel of its own is closed when one of them fails."""
+
+FRESH = 60.0
+"""Seconds for which a declaration is relied on: what others delete is there again after that at the latest."""
 
 
 def concerns_a_queue(error: Exception) -> bool:
     """Tell whether it is a question about one queue that failed, so that messages are as they were."""
-    return isinstance(error, ChannelError) and (error.method_sig or (0, 0))[0] == _QUEUE
+    return isinstance(error, ChannelError) and (error.method_sig or (0, 0))[0] in (_EXCHANGE, _QUEUE)
 
 
 class RabbitConnection:
@@ -52,6 +56,7 @@ class RabbitConnection:
         self.inbox.channel = self.number
         self._questions: Any = None
         self._as_found: set[str] = set()
+        self._bound: dict[str, float] = {}
 
     @property
     def frame_max(self) -> int:
@@ -108,8 +113,26 @@ class RabbitConnection:
     def count(self, queue: Declaration, *, create: bool = True) -> int | None:
         """Return how many messages are ready in a queue, which is made if it is not there; None if it is not to be.
 
-        One that is there and was declared otherwise, by Celery or by hand, is taken as it is.
+        One that is there and was declared otherwise, by Celery or by hand, is taken as it is. What is made is bound to
+        its exchange.
         """
+        ready = self._count(queue, create=create)
+        if create and queue.binding is not None and self._bound.get(queue.name, 0.0) < time.monotonic():
+            self.exchange(queue.binding.exchange, queue.binding.kind)
+            for key in queue.binding.keys:
+                self._asking().queue_bind(queue.name, queue.binding.exchange, key, arguments=queue.binding.arguments)
+            self._bound[queue.name] = time.monotonic() + FRESH
+        return ready
+
+    def exchange(self, name: str, kind: str) -> None:
+        """See to it that there is an exchange, of that kind; without one, raise NotFound when there is none."""
+        self._asking().exchange_declare(name, kind, passive=not kind, durable=True, auto_delete=False)
+
+    def deleted(self, name: str) -> None:
+        """Take note that a queue is not there any more, nor bound."""
+        self._bound.pop(name, None)
+
+    def _count(self, queue: Declaration, *, create: bool) -> int | None:
         if create and queue.name not in self._as_found:
             try:
                 return self._declare(queue, passive=False)
@@ -123,7 +146,12 @@ class RabbitConnection:
 
     def _declare(self, queue: Declaration, *, passive: bool) -> int:
         declared = self._asking().queue_declare(
-            queue.name, passive=passive, durable=True, auto_delete=False, arguments=queue.arguments or None
+            queue.name,
+            passive=passive,
+            durable=not queue.exclusive,
+            exclusive=queue.exclusive,
+            auto_delete=False,
+            arguments=queue.arguments or None,
         )
         return int(declared.message_count)
 

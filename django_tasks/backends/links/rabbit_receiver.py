@@ -239,6 +239,8 @@ class RabbitReceiver(Receiver):
         queue = self._consumers.get(consumer, "")
         if self._scouts.get(queue) == consumer:
             del self._scouts[queue]
+        if self._connection is not None:
+            self._connection.deleted(self.layout.name(queue))
         self._news = True
 
     def _end_scouts(self, connection: RabbitConnection) -> None:
@@ -325,7 +327,7 @@ class RabbitReceiver(Receiver):
         heartbeat = self.layout.options.heartbeat
         connection = RabbitConnection(self.servers, "worker", {"heartbeat": heartbeat})
         self._forget()
-        self._channel = f"{os.getpid()}.{secrets.token_hex(8)}"
+        self._channel = self.layout.worker = f"{os.getpid()}.{secrets.token_hex(8)}"
         self._connection = connection
         self._beating = Event()
         threading.Thread(

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from amqp.exceptions import AMQPError
+from amqp.exceptions import AMQPError, NotFound
 
 from django_tasks.backends.links import frames, tables
+from django_tasks.backends.links.frames import Address
 from django_tasks.backends.links.layout import Declaration, Layout
 from django_tasks.backends.links.link import Parcel, Sender
-from django_tasks.backends.links.rabbit import SLIPS, RabbitConnection
+from django_tasks.backends.links.rabbit import FRESH, SLIPS, RabbitConnection
 from django_tasks.backends.links.servers import Servers
 from django_tasks.exceptions import BrokerFull, BrokerUnavailable, PublishError, Unroutable
 
@@ -28,8 +29,6 @@ _PIECE = 200
 """Messages that are written at once."""
 _OPEN = 2_000
 """Messages that may be on their way without a confirm: the server stops reading when it has too much to say."""
-_FRESH = 60.0
-"""Seconds for which the declaration of a queue is relied on; those where messages wait go by themselves."""
 _KEPT = 4
 """Idle connections that are kept."""
 _PAUSES = (0.02, 0.1, 0.3)
@@ -42,7 +41,9 @@ class _Letter:
     """A parcel ready to be written, and what became of it."""
 
     parcel: Parcel
-    target: Declaration
+    address: Address
+    needs: tuple[Declaration, ...]
+    """The queues that it goes to, where it goes through no exchange."""
     properties: bytes
     confirmed: bool = False
 
@@ -120,11 +121,23 @@ class RabbitSender(Sender):
                 del said[name]
         if parcel.returned and layout.prioritized:
             said["priority"] = layout.returned
-        target = layout.waiting(parcel.queue, parcel.step) if parcel.step else layout.queue(parcel.queue)
+        address, needs = self._address(parcel)
         try:
-            return _Letter(parcel, target, tables.properties(said, wire.headers))
+            return _Letter(parcel, address, needs, tables.properties(said, wire.headers))
         except (TypeError, ValueError, OverflowError) as error:
             raise PublishError(f"A message cannot be sent: {error}") from error
+
+    def _address(self, parcel: Parcel) -> tuple[Address, tuple[Declaration, ...]]:
+        layout = self.layout
+        if parcel.exchange:
+            # What is said to all is said to those that are there.
+            heard = not any(binding.broadcast for binding in layout.bound_to(parcel.exchange).values())
+            return Address(layout.exchange(parcel.exchange), parcel.key, heard), ()
+        queue = layout.queue(parcel.queue)
+        if not parcel.step:
+            return Address("", queue.name), (queue,)
+        waiting = layout.waiting(parcel.queue, parcel.step)
+        return Address("", waiting.name), (queue, waiting)
 
 
 class _Desk:
@@ -142,7 +155,7 @@ class _Desk:
         channel.events["basic_ack"].add(self._on_ack)
         channel.events["basic_nack"].add(self._on_nack)
         channel.events["basic_return"].add(self._on_return)
-        self._declared: dict[str, float] = {}
+        self._declared: dict[tuple[str, str], float] = {}
         self._number = 0
         self._open: dict[int, _Letter] = {}
         self._refused: list[_Letter] = []
@@ -172,11 +185,12 @@ class _Desk:
                 return
             for letter in lost:
                 letter.confirmed = False
-                self._declared.pop(letter.target.name, None)
+                self._declared.pop(_place(letter.address), None)
             if pause is not None:
                 time.sleep(pause)
         if lost:
-            raise Unroutable(f"The server has no queue {lost[0].target.name!r} for a message, and came by none.")
+            ids = () if self._refused else [letter.parcel.wire.headers["id"] for letter in lost]
+            raise Unroutable(_unroutable(lost[0].address), ids)
         raise BrokerFull(f"The server refused {len(letters)} messages: a queue is full, or the server is.")
 
     def _publish(self, letters: Sequence[_Letter]) -> None:
@@ -186,13 +200,15 @@ class _Desk:
             piece = letters[start : start + _PIECE]
             parts = []
             for letter in piece:
-                self._declare(letter)
+                if not self._declare(letter):
+                    self._returned.add(letter.parcel.wire.headers["id"])
+                    continue
                 self._number += 1
                 self._open[self._number] = letter
                 parts.append(
                     frames.publication(
                         self.connection.number,
-                        letter.target.name,
+                        letter.address,
                         letter.properties,
                         letter.parcel.wire.body,
                         largest,
@@ -217,13 +233,32 @@ class _Desk:
             return BrokerFull(f"The server takes no messages ({self._blocked}); {told}.")
         return BrokerUnavailable(f"The server is silent: {told}.")
 
-    def _declare(self, letter: _Letter) -> None:
+    def _declare(self, letter: _Letter) -> bool:
+        """See to it that there is what a letter is addressed to; return False where nobody made the exchange."""
         now = time.monotonic()
-        wanted = [self.layout.queue(letter.parcel.queue), letter.target] if letter.parcel.step else [letter.target]
-        for queue in wanted:
-            if self._declared.get(queue.name, 0.0) < now:
+        if letter.address.exchange and self._declared.get(_place(letter.address), 0.0) < now:
+            try:
+                self._declare_exchange(letter)
+            except NotFound:
+                return False
+            self._declared[_place(letter.address)] = now + FRESH
+        for queue in letter.needs:
+            # One that is exclusive was declared by its worker, and can be by nobody else.
+            if not queue.exclusive and self._declared.get(("", queue.name), 0.0) < now:
                 self.connection.count(queue)
-                self._declared[queue.name] = now + _FRESH
+                self._declared["", queue.name] = now + FRESH
+        return True
+
+    def _declare_exchange(self, letter: _Letter) -> None:
+        """Make an exchange and what the settings bind to it; one that they do not name is somebody else's."""
+        bound = self.layout.bound_to(letter.parcel.exchange)
+        kind = next((binding.kind for binding in bound.values()), "")
+        self.connection.exchange(letter.address.exchange, kind)
+        for queue in map(self.layout.queue, bound):
+            if not queue.exclusive:
+                # A message that came back says that the binding is not what it was.
+                self.connection.deleted(queue.name)
+                self.connection.count(queue)
 
     def _on_ack(self, number: int, multiple: bool) -> None:
         for letter in self._closed(number, multiple=multiple):
@@ -252,6 +287,20 @@ class _Desk:
 
     def _on_unblocked(self) -> None:
         self._blocked = ""
+
+
+def _place(address: Address) -> tuple[str, str]:
+    """Return what stands for that which must be declared for an address."""
+    return (address.exchange, "") if address.exchange else ("", address.key)
+
+
+def _unroutable(address: Address) -> str:
+    if address.exchange:
+        return (
+            f"The exchange {address.exchange!r} is not there, or leads no message with the routing key {address.key!r} "
+            "and such headers to a queue."
+        )
+    return f"The server has no queue {address.key!r} for a message, and came by none."
 
 
 def _patience() -> dict[int, int]:
