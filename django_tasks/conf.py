@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from functools import cache
@@ -15,6 +15,7 @@ from django.core.signals import setting_changed
 
 from django_tasks.exceptions import ConfigurationError
 from django_tasks.message import ENQUEUE, PRIORITY_MAX, PRIORITY_MIN, Enqueue
+from django_tasks.serializers import SERIALIZERS
 
 SETTING = "DJANGO_TASKS"
 
@@ -113,6 +114,15 @@ def _one_of(*choices: str | None) -> Test:
     return lambda value: "" if value in choices else " or ".join(map(repr, choices))
 
 
+def _serializers(value: Any) -> str:
+    fine = isinstance(value, list | tuple | set | frozenset) and value and all(each in SERIALIZERS for each in value)
+    return "" if fine else f"a list of some of {_names(SERIALIZERS)}"
+
+
+def _names(table: Mapping[str, Any]) -> str:
+    return ", ".join(dict.fromkeys(each.name for each in table.values()))
+
+
 def _key(default: Any, test: Test) -> Any:
     """Declare one key of the setting: its default, and the test that its value must pass."""
     made = {"default_factory": lambda: default} if isinstance(default, Mapping) else {"default": default}
@@ -148,6 +158,10 @@ class Settings:
     soft_time_limit: float | None = _key(None, _maybe_seconds)
     keep_arguments: Literal["never", "on_failure"] = _key("on_failure", _one_of("never", "on_failure"))
     """Whether a failed task's message is kept beside its result, so that it can be sent again."""
+
+    serializer: str = _key("json", _one_of(*(each.name for each in SERIALIZERS.values())))
+    accept: Sequence[str] = _key(("json",), _serializers)
+    """The serializers, by name or content type, whose bodies a worker decodes."""
 
     lease: float = _key(30.0, _seconds)
     heartbeat: float = _key(5.0, _seconds)
@@ -200,6 +214,7 @@ def problems(given: Any) -> Iterator[Problem]:
         else:
             yield from _inner_problems(key, value)
     yield from _stray_queues(given)
+    yield from _unfit_serializers(given)
 
 
 def _inner_problems(key: str, value: Any) -> Iterator[Problem]:
@@ -252,6 +267,24 @@ def _stray_queues(given: Mapping[str, Any]) -> Iterator[Problem]:
         if alias not in ["default", *brokers]:
             where = f"{SETTING}['QUEUES'][{queue!r}]['BROKER']"
             yield Problem(f"{where} names no broker: {alias!r}.", nearest(str(alias), brokers))
+
+
+def _unfit_serializers(given: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield what cannot be sent or read as the settings have it."""
+    accept, chosen = given.get("ACCEPT", Settings().accept), given.get("SERIALIZER", "json")
+    if _serializers(accept) or chosen not in SERIALIZERS:
+        return
+    accepted = {SERIALIZERS[name].name for name in accept}
+    if chosen not in accepted:
+        yield Problem(
+            f"{SETTING}['SERIALIZER'] is {chosen!r}, which {SETTING}['ACCEPT'] does not name.",
+            "Workers would decode nothing that is sent: add it to ACCEPT, everywhere, before it is sent.",
+        )
+    for name in sorted(accepted):
+        if SERIALIZERS[name].missing:
+            yield Problem(
+                f"{SETTING}['ACCEPT'] names {name!r}, whose library is not installed.", SERIALIZERS[name].missing
+            )
 
 
 def _unknown(where: str, params: Mapping[str, Any], known: frozenset[str]) -> Iterator[Problem]:

@@ -39,7 +39,8 @@ from django_tasks.plan import Outcome, Plan, Requeue
 from django_tasks.pools.base import PoolOptions
 from django_tasks.registry import tasks
 from django_tasks.routing import broker_for
-from django_tasks.serializers import decode_body, dumps
+from django_tasks.sealing import unsealed
+from django_tasks.serializers import dumps
 from django_tasks.settlement import ACKED, Settlement
 from django_tasks.task import Task
 
@@ -114,7 +115,7 @@ def execute(delivery: Delivery, site: Site) -> Outcome:
 
 def _open(message: Message) -> tuple[AnyTask, tuple[Any, ...], dict[str, Any]]:
     task = tasks[message.task]
-    args, kwargs, _embed = decode_body(message.body, message.content_type)
+    args, kwargs, _embed = unsealed(message)
     return task, args, kwargs
 
 

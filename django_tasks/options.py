@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypedDict
 
 from django_tasks.message import ENQUEUE, PRIORITY_MAX, PRIORITY_MIN, Enqueue
 from django_tasks.retry import BACKOFF_MAX, ErrorTypes, RetryPolicy
+from django_tasks.serializers import SERIALIZERS
 
 
 class Unset(Enum):
@@ -50,6 +51,7 @@ class Declaration(TypedDict, total=False):
     typing: bool | None
     atomic: bool | str
     enqueue: Enqueue | None
+    serializer: str | None
     api: bool
 
 
@@ -70,6 +72,7 @@ class CallOptions(TypedDict, total=False):
     soft_time_limit: float | None
     ignore_result: bool | None
     enqueue: Enqueue | None
+    serializer: str | None
     retries: int
     root_id: str | None
     parent_id: str | None
@@ -109,9 +112,11 @@ class _Rule:
 
 
 _NONE = type(None)
+_SERIALIZERS = tuple(dict.fromkeys(each.name for each in SERIALIZERS.values()))
 _LIMIT = _Rule((int, float, _NONE), "a number of seconds above 0", lambda value: value > 0)
 _MAYBE = _Rule((bool, _NONE), "True, False or None")
 _ENQUEUE = _Rule((str, _NONE), f"one of {', '.join(map(repr, ENQUEUE))}", lambda value: value in ENQUEUE)
+_SERIALIZER = _Rule((str, _NONE), f"one of {', '.join(_SERIALIZERS)}", lambda value: value in _SERIALIZERS)
 _EXPIRES = _Rule((int, float, datetime, _NONE), "a number of seconds or a datetime")
 
 _DECLARED: Mapping[str, _Rule] = {
@@ -140,6 +145,7 @@ _DECLARED: Mapping[str, _Rule] = {
     "typing": _MAYBE,
     "atomic": _Rule((bool, str), "True, False or the alias of a database", lambda value: value != ""),
     "enqueue": _ENQUEUE,
+    "serializer": _SERIALIZER,
     "api": _Rule((bool,), "True or False"),
 }
 _CALLED: Mapping[str, _Rule] = {
@@ -152,6 +158,7 @@ _CALLED: Mapping[str, _Rule] = {
     "soft_time_limit": _LIMIT,
     "ignore_result": _MAYBE,
     "enqueue": _ENQUEUE,
+    "serializer": _SERIALIZER,
     "retries": _Rule((int,), "0 or more", lambda value: value >= 0),
     "root_id": _Rule((str, _NONE), "the id of a task"),
     "parent_id": _Rule((str, _NONE), "the id of a task"),
@@ -194,6 +201,7 @@ class TaskOptions:
     atomic: bool | str = False
     """True, or the alias of a database: the task and its completion are one transaction."""
     enqueue: Enqueue | None = None
+    serializer: str | None = None
     api: bool = False
     """May be started through the REST API."""
 

@@ -23,7 +23,8 @@ from django_tasks.registry import tasks
 from django_tasks.reprs import redacted_call
 from django_tasks.result import AsyncResult
 from django_tasks.routing import checked_queue, place_for, priority_for
-from django_tasks.serializers import encode_body
+from django_tasks.sealing import written
+from django_tasks.serializers import serializer
 
 _UNDECLARED = TaskOptions()
 _FOREVER = timedelta(days=365_000)
@@ -75,10 +76,11 @@ def seal(signature: Signature) -> Message:
     args_repr, kwargs_repr = redacted_call(task.signature if task else None, signature.args, signature.kwargs)
     countdown, eta = _visible(options.get("countdown"), options.get("eta"))
     parent = current_request()
+    body = written(signature.args, signature.kwargs, _first(options.get("serializer"), declared.serializer))
     return Message(
+        **body.fields(),
         id=_id(options.get("task_id")),
         task=_name(signature.task),
-        body=encode_body(signature.args, signature.kwargs, {}),
         queue=place.queue,
         exchange=place.exchange,
         routing_key=place.routing_key,
@@ -109,18 +111,20 @@ def next_attempt(
     """Return the message that runs a call again, under its id: as it was, but for what is given here."""
     check_call(options)
     before = request.message
-    body = before.body
+    changed: dict[str, Any] = {}
     if args is not None or kwargs is not None:
         # The original body is sent again wherever it can be: a function may have changed its arguments in place.
-        body = encode_body(
-            tuple(request.args if args is None else args), dict(request.kwargs if kwargs is None else kwargs), {}
-        )
+        changed = written(
+            tuple(request.args if args is None else args),
+            dict(request.kwargs if kwargs is None else kwargs),
+            serializer(before.content_type).name,
+        ).fields()
     countdown, eta = _visible(options.get("countdown"), options.get("eta"))
     queue = checked_queue(options.get("queue") or before.queue)
     expires = options.get("expires")
     return replace(
         before,
-        body=body,
+        **changed,
         queue=queue,
         # Back to the queue that it came from, and not to all that an exchange leads to.
         exchange=None,

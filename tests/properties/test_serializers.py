@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from django_tasks.exceptions import DecodeError, SerializationError
 from django_tasks.failure import Failure, capture, rebuild
 from django_tasks.reprs import redacted_call, safe_repr, storable_text
-from django_tasks.serializers import Limits, decode_body, dumps, encode_body, loads
+from django_tasks.serializers import Limits, decode_body, dumps, encode_body, loads, serializer
 
 
 class Color(Enum):
@@ -122,6 +122,26 @@ def test_any_value_comes_back_equal_and_of_equal_types(value):
 def test_any_call_comes_back_as_it_was_made(args, kwargs):
     back = decode_body(encode_body(args, kwargs, {}))
     assert shape(list(back)) == shape([args, kwargs, {}])
+
+
+@pytest.mark.parametrize("name", ["msgpack", "yaml"])
+@given(values)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_any_value_comes_back_from_every_serializer(name, value):
+    form = serializer(name)
+    assert shape(form.loads(form.dumps(value))) == shape(value)
+
+
+@pytest.mark.parametrize("name", ["msgpack", "yaml"])
+@given(st.binary(max_size=200) | st.text("[]{}&*!:-?'\",\n~<= a1_.", max_size=200).map(str.encode))
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_any_bytes_are_a_value_or_a_decode_error_to_every_serializer(name, data):
+    try:
+        serializer(name).loads(data, Limits(depth=5, nodes=20, bytes=150))
+    except DecodeError:
+        pass
+    else:
+        assert len(data) <= 150
 
 
 plain = st.recursive(

@@ -71,7 +71,7 @@ def test_what_cannot_be_is_an_error_of_configuration_with_its_hint() -> None:
         ([], "DJANGO_TASKS must be a dict, not list."),
         ({"lease": 5}, "DJANGO_TASKS has an unknown key 'lease'. Did you mean 'LEASE'?"),
         ({"MAX_RETRY": 5}, "DJANGO_TASKS has an unknown key 'MAX_RETRY'. Did you mean 'MAX_RETRIES'?"),
-        ({7: 5}, "DJANGO_TASKS has an unknown key 7. Known are: ACKS_LATE, BROKERS, "),
+        ({7: 5}, "DJANGO_TASKS has an unknown key 7. Known are: ACCEPT, ACKS_LATE, "),
         ({"LEASE": 0}, "DJANGO_TASKS['LEASE'] must be a number of seconds above 0, not 0."),
         ({"LEASE": "30"}, "DJANGO_TASKS['LEASE'] must be a number of seconds above 0, not '30'."),
         ({"LEASE": float("nan")}, "DJANGO_TASKS['LEASE'] must be a number of seconds above 0, not nan."),

@@ -1,7 +1,7 @@
-"""How does a value become bytes, and bytes a value again?
+"""How are values written as JSON?
 
-JSON alone so far. What it cannot say itself is tagged: `encoding` tells how. The text is pure ASCII, so it fits any
-column, and it is checked for size and depth before it is parsed.
+What JSON cannot say itself is tagged: `encoding` tells how. The text is pure ASCII, so it fits any column, and it is
+checked for size and depth before it is parsed.
 """
 
 from __future__ import annotations
@@ -9,90 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import accumulate
 from json import encoder as json_encoder
-from typing import Any, Protocol
+from typing import Any
 
 from django_tasks.decoding import from_object
 from django_tasks.encoding import LIMITS, PLAIN_INT, TYPE, Limits, to_json
 from django_tasks.exceptions import DecodeError, SerializationError
-
-__all__ = [
-    "LIMITS",
-    "SERIALIZERS",
-    "Limits",
-    "Serializer",
-    "decode_body",
-    "dumps",
-    "encode_body",
-    "loads",
-    "serializer",
-]
-
-JSON = "application/json"
-
-
-class Dumps(Protocol):
-    def __call__(self, value: object, *, root: str = ..., limits: Limits = ...) -> bytes: ...
-
-
-class Loads(Protocol):
-    def __call__(self, data: bytes, limits: Limits = ...) -> Any: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Serializer:
-    """One way to write values as bytes."""
-
-    name: str
-    content_type: str
-    content_encoding: str
-    dumps: Dumps
-    """Raises SerializationError, whose path begins with `root`."""
-    loads: Loads
-    """Raises DecodeError."""
-
-
-def serializer(name: str) -> Serializer:
-    """Return the serializer of that name or content type; DecodeError when there is none."""
-    try:
-        return SERIALIZERS[name]
-    except KeyError:
-        known = ", ".join(f"{each.name} ({each.content_type})" for each in dict.fromkeys(SERIALIZERS.values()))
-        raise DecodeError(f"the content type {name[:200]!r} is not read here; known: {known}") from None
-
-
-def encode_body(args: tuple[Any, ...], kwargs: dict[str, Any], embed: dict[str, Any]) -> bytes:
-    """Return the body of a message in Celery's layout, `[args, kwargs, embed]`, as JSON.
-
-    Raises SerializationError, whose path begins with `args[0]` or `kwargs['name']`.
-    """
-    try:
-        return dumps([[*args], kwargs, embed], root="body")
-    except SerializationError as error:
-        for place, part in _BODY_PARTS.items():
-            if error.path.startswith(place):
-                raise SerializationError(part + error.path.removeprefix(place), error.reason) from error.__cause__
-        raise
-
-
-_BODY_PARTS = {"body[0]": "args", "body[1]": "kwargs", "body[2]": "embed"}
-
-
-def decode_body(data: bytes, content_type: str = JSON) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
-    """Return (args, kwargs, embed) from the body of a message; DecodeError when it is anything else."""
-    body = serializer(content_type).loads(data)
-    if type(body) is not list or len(body) != 3:
-        raise DecodeError("the body is not [args, kwargs, embed], as Celery's message protocol 2 has it")
-    args, kwargs, embed = body
-    if type(args) is not list:
-        raise DecodeError(f"the body's args are not a list but {type(args).__name__}")
-    if type(kwargs) is not dict or not all(type(key) is str for key in kwargs):
-        raise DecodeError(f"the body's kwargs are not an object with text for keys but {type(kwargs).__name__}")
-    if type(embed) is not dict and embed is not None:
-        raise DecodeError(f"the body's third part is not an object but {type(embed).__name__}")
-    return tuple(args), kwargs, embed or {}
+from django_tasks.serializers.form import Serializer, too_large
 
 
 def dumps(value: object, *, root: str = "value", limits: Limits = LIMITS) -> bytes:
@@ -233,8 +157,8 @@ _STEPS = bytes.maketrans(b"[]", b"\x01\xff")
 
 def _excess(data: bytes, limits: Limits, *, counted: bool = False) -> str | None:
     """Say which limit JSON text passes. With `counted` it is known to keep those of depth and nodes."""
-    if len(data) > limits.bytes:
-        return f"{len(data):,} bytes; the limit is {limits.bytes:,}"
+    if (excess := too_large(len(data), limits)) is not None:
+        return excess
     # A value takes two characters or more, but for the first: most texts need no closer look.
     if counted or (data.count(b"[") + data.count(b"{") <= limits.depth and len(data) < 2 * limits.nodes):
         return None
@@ -261,7 +185,4 @@ def _depth(brackets: bytes) -> int:
     return levels + max(accumulate(memoryview(brackets.translate(_STEPS)).cast("b")), default=0)
 
 
-_JSON = Serializer("json", JSON, "utf-8", dumps, loads)
-
-SERIALIZERS = {key: each for each in (_JSON,) for key in (each.name, each.content_type)}
-"""By name and by content type. Adding one is one more entry here."""
+JSON = Serializer("json", "application/json", "utf-8", dumps, loads)

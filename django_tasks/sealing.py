@@ -1,0 +1,66 @@
+"""How is a call made into what travels, and what arrived into a call again?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django_tasks import conf
+from django_tasks.exceptions import ConfigurationError, DecodeError
+from django_tasks.message import Message
+from django_tasks.serializers import SERIALIZERS, Serializer, decode_body, encode_body, serializer
+
+Call = tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]
+"""Arguments, keyword arguments, and what follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A call as bytes, and what tells how to read them."""
+
+    body: bytes
+    content_type: str
+    content_encoding: str
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of a message."""
+        return {"body": self.body, "content_type": self.content_type, "content_encoding": self.content_encoding}
+
+
+def written(args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None) -> Body:
+    """Return a call as bytes, written by the serializer of that name, or else the one of the settings.
+
+    Raises SerializationError, and ConfigurationError for one that no worker with these settings would read.
+    """
+    form = _sendable(name or conf.get().serializer)
+    return Body(encode_body(args, kwargs, {}, form), form.content_type, form.content_encoding)
+
+
+def _sendable(name: str) -> Serializer:
+    form = SERIALIZERS[name]
+    if not _accepted(form):
+        raise ConfigurationError(
+            f"The serializer {form.name!r} is not among DJANGO_TASKS['ACCEPT']: no worker with these settings would "
+            "read what it writes. Add it there, on workers first."
+        )
+    return form
+
+
+def _accepted(form: Serializer) -> bool:
+    accept = conf.get().accept
+    return form.name in accept or form.content_type in accept
+
+
+def unsealed(message: Message) -> Call:
+    """Return the call that a message carries; raises DecodeError.
+
+    Not a byte of the body is decoded unless the settings accept its content type.
+    """
+    form = serializer(message.content_type)
+    if not _accepted(form):
+        raise DecodeError(
+            f"the content type {form.content_type!r} ({form.name}) is not among DJANGO_TASKS['ACCEPT'] of this worker"
+        )
+    if form.missing:
+        raise DecodeError(f"the content type {form.content_type!r} needs a library: {form.missing}")
+    return decode_body(message.body, form.content_type)

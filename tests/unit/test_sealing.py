@@ -1,0 +1,84 @@
+"""Does a body travel as it was asked for, and is nothing read that the settings do not accept?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from django_tasks import Task, states
+from django_tasks.exceptions import ConfigurationError
+from django_tasks.execution import execute
+from django_tasks.message import Delivery, Message
+from tests.calls import HERE, declare, next_of
+from tests.integration.rig import text, value
+
+Configure = Callable[..., None]
+VALUE = {"a": (1, 2), "b": {3}, "c": b"\xff"}
+
+
+def sent(task: Task[..., Any], *args: Any, **options: Any) -> Message:
+    """Return the message of a call as it leaves."""
+    [message] = task.s(*args).set(options).plan().messages  # type: ignore[arg-type]
+    return message
+
+
+def run(message: Message) -> Any:
+    return execute(Delivery(message, "r"), HERE)
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type", "encoding"),
+    [
+        ("json", "application/json", "utf-8"),
+        ("msgpack", "application/x-msgpack", "binary"),
+        ("yaml", "application/x-yaml", "utf-8"),
+    ],
+)
+def test_the_call_wins_over_the_task_and_the_task_over_the_setting(
+    configure: Configure, name: str, content_type: str, encoding: str
+) -> None:
+    configure(ACCEPT=["json", "msgpack", "application/x-yaml"], SERIALIZER=name)
+    by_setting = sent(declare(lambda x: x), VALUE)
+    configure(ACCEPT=["json", "msgpack", "yaml"])
+    by_task = sent(declare(lambda x: x, serializer=name), VALUE)
+    by_call = sent(declare(lambda x: x, serializer="json"), VALUE, serializer=name)
+    for message in (by_setting, by_task, by_call):
+        assert (message.content_type, message.content_encoding) == (content_type, encoding)
+        assert value(run(message)) == VALUE
+
+
+def test_a_body_that_is_not_accepted_is_refused_unread(configure: Configure) -> None:
+    configure(ACCEPT=["json", "yaml"])
+    task = declare(lambda x: x)
+    message = replace(sent(task, 1, serializer="yaml"), body=b"!!no [yaml")
+    configure()
+    outcome = run(message)
+    assert outcome.state == states.FAILURE
+    assert text(outcome) == (
+        "DecodeError: the content type 'application/x-yaml' (yaml) is not among DJANGO_TASKS['ACCEPT'] of this worker"
+    )
+
+
+def test_what_no_worker_would_read_is_not_sent(configure: Configure) -> None:
+    configure()
+    with pytest.raises(ConfigurationError, match="'msgpack' is not among DJANGO_TASKS\\['ACCEPT'\\]"):
+        sent(declare(lambda: None), serializer="msgpack")
+    with pytest.raises(ValueError, match="serializer is one of json, msgpack"):
+        sent(declare(lambda: None), serializer="xml")
+    configure(SERIALIZER="yaml")
+    with pytest.raises(ConfigurationError, match="'yaml', which DJANGO_TASKS\\['ACCEPT'\\] does not name"):
+        sent(declare(lambda: None))
+
+
+def test_a_retry_is_written_as_its_call_was(configure: Configure) -> None:
+    configure(ACCEPT=["json", "msgpack"])
+
+    def again(self: Task[..., Any], x: int) -> None:
+        self.retry(args=(x + 1,), countdown=0)
+
+    message = next_of(run(sent(declare(again, bind=True), 1, serializer="msgpack")))
+    assert (message.content_type, message.content_encoding) == ("application/x-msgpack", "binary")
+    assert message.body == b"\x93\x91\x02\x80\x80"
