@@ -13,6 +13,7 @@ from typing import Any, Literal
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
+from django_tasks.compression import COMPRESSIONS
 from django_tasks.exceptions import ConfigurationError
 from django_tasks.message import ENQUEUE, PRIORITY_MAX, PRIORITY_MIN, Enqueue
 from django_tasks.serializers import SERIALIZERS
@@ -163,6 +164,8 @@ class Settings:
     accept: Sequence[str] = _key(("json",), _serializers)
     """The serializers, by name or content type, whose bodies a worker decodes."""
 
+    compression: str | None = _key(None, _one_of(None, *COMPRESSIONS))
+
     lease: float = _key(30.0, _seconds)
     heartbeat: float = _key(5.0, _seconds)
     grace: float = _key(25.0, _some_seconds)
@@ -280,6 +283,9 @@ def _unfit_serializers(given: Mapping[str, Any]) -> Iterator[Problem]:
             f"{SETTING}['SERIALIZER'] is {chosen!r}, which {SETTING}['ACCEPT'] does not name.",
             "Workers would decode nothing that is sent: add it to ACCEPT, everywhere, before it is sent.",
         )
+    way = COMPRESSIONS.get(given.get("COMPRESSION"))
+    if way is not None and way.missing:
+        yield Problem(f"{SETTING}['COMPRESSION'] is {way.name!r}, whose library is not installed.", way.missing)
     for name in sorted(accepted):
         if SERIALIZERS[name].missing:
             yield Problem(

@@ -39,6 +39,8 @@ class Message:
     """-100 to 100; higher goes first."""
     content_type: str = "application/json"
     content_encoding: str = "utf-8"
+    compression: str | None = None
+    """The content type of what the body is compressed with."""
     eta: datetime | None = None
     """Not to be run before; aware."""
     countdown: float | None = None

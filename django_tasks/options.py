@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Final, Literal, TypedDict
 
+from django_tasks.compression import COMPRESSIONS
 from django_tasks.message import ENQUEUE, PRIORITY_MAX, PRIORITY_MIN, Enqueue
 from django_tasks.retry import BACKOFF_MAX, ErrorTypes, RetryPolicy
 from django_tasks.serializers import SERIALIZERS
@@ -52,6 +53,7 @@ class Declaration(TypedDict, total=False):
     atomic: bool | str
     enqueue: Enqueue | None
     serializer: str | None
+    compression: str | None
     api: bool
 
 
@@ -73,6 +75,7 @@ class CallOptions(TypedDict, total=False):
     ignore_result: bool | None
     enqueue: Enqueue | None
     serializer: str | None
+    compression: str | None
     retries: int
     root_id: str | None
     parent_id: str | None
@@ -112,11 +115,15 @@ class _Rule:
 
 
 _NONE = type(None)
+PLAIN = "none"
+"""The compression of a task or call that is to have none, whatever the settings say."""
+_COMPRESSIONS = (*(name for name in COMPRESSIONS if "/" not in name), PLAIN)
 _SERIALIZERS = tuple(dict.fromkeys(each.name for each in SERIALIZERS.values()))
 _LIMIT = _Rule((int, float, _NONE), "a number of seconds above 0", lambda value: value > 0)
 _MAYBE = _Rule((bool, _NONE), "True, False or None")
 _ENQUEUE = _Rule((str, _NONE), f"one of {', '.join(map(repr, ENQUEUE))}", lambda value: value in ENQUEUE)
 _SERIALIZER = _Rule((str, _NONE), f"one of {', '.join(_SERIALIZERS)}", lambda value: value in _SERIALIZERS)
+_COMPRESSION = _Rule((str, _NONE), f"one of {', '.join(_COMPRESSIONS)}", lambda value: value in _COMPRESSIONS)
 _EXPIRES = _Rule((int, float, datetime, _NONE), "a number of seconds or a datetime")
 
 _DECLARED: Mapping[str, _Rule] = {
@@ -146,6 +153,7 @@ _DECLARED: Mapping[str, _Rule] = {
     "atomic": _Rule((bool, str), "True, False or the alias of a database", lambda value: value != ""),
     "enqueue": _ENQUEUE,
     "serializer": _SERIALIZER,
+    "compression": _COMPRESSION,
     "api": _Rule((bool,), "True or False"),
 }
 _CALLED: Mapping[str, _Rule] = {
@@ -159,6 +167,7 @@ _CALLED: Mapping[str, _Rule] = {
     "ignore_result": _MAYBE,
     "enqueue": _ENQUEUE,
     "serializer": _SERIALIZER,
+    "compression": _COMPRESSION,
     "retries": _Rule((int,), "0 or more", lambda value: value >= 0),
     "root_id": _Rule((str, _NONE), "the id of a task"),
     "parent_id": _Rule((str, _NONE), "the id of a task"),
@@ -202,6 +211,7 @@ class TaskOptions:
     """True, or the alias of a database: the task and its completion are one transaction."""
     enqueue: Enqueue | None = None
     serializer: str | None = None
+    compression: str | None = None
     api: bool = False
     """May be started through the REST API."""
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from django_tasks import conf
+from django_tasks.compression import COMPRESSIONS, compressed, expanded
 from django_tasks.exceptions import ConfigurationError, DecodeError
 from django_tasks.message import Message
+from django_tasks.options import PLAIN
 from django_tasks.serializers import SERIALIZERS, Serializer, decode_body, encode_body, serializer
 
 Call = tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]
@@ -21,19 +23,32 @@ class Body:
     body: bytes
     content_type: str
     content_encoding: str
+    compression: str | None
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of a message."""
-        return {"body": self.body, "content_type": self.content_type, "content_encoding": self.content_encoding}
+        return {
+            "body": self.body,
+            "content_type": self.content_type,
+            "content_encoding": self.content_encoding,
+            "compression": self.compression,
+        }
 
 
-def written(args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None) -> Body:
-    """Return a call as bytes, written by the serializer of that name, or else the one of the settings.
+def written(args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, compression: str | None) -> Body:
+    """Return a call as bytes, by the serializer and the compression of these names, or else those of the settings.
 
-    Raises SerializationError, and ConfigurationError for one that no worker with these settings would read.
+    Raises SerializationError, and ConfigurationError for what no worker with these settings would read.
     """
-    form = _sendable(name or conf.get().serializer)
-    return Body(encode_body(args, kwargs, {}, form), form.content_type, form.content_encoding)
+    settings = conf.get()
+    form = _sendable(name or settings.serializer)
+    body, way = encode_body(args, kwargs, {}, form), compression or settings.compression
+    if way is None or way == PLAIN:
+        return Body(body, form.content_type, form.content_encoding, None)
+    if COMPRESSIONS[way].missing:
+        raise ConfigurationError(f"The compression {way!r} needs a library: {COMPRESSIONS[way].missing}")
+    less, told = compressed(body, way)
+    return Body(less, form.content_type, form.content_encoding, told)
 
 
 def _sendable(name: str) -> Serializer:
@@ -63,4 +78,5 @@ def unsealed(message: Message) -> Call:
         )
     if form.missing:
         raise DecodeError(f"the content type {form.content_type!r} needs a library: {form.missing}")
-    return decode_body(message.body, form.content_type)
+    body = message.body if message.compression is None else expanded(message.body, message.compression)
+    return decode_body(body, form.content_type)

@@ -83,6 +83,8 @@ def to_wire(message: Message) -> Wire:
         "created_at": _iso(message.created_at),
         "priority": message.priority,
     }
+    if message.compression is not None:
+        headers["compression"] = message.compression
     if own:
         headers |= _carried(own)
     properties = {

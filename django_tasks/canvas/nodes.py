@@ -16,7 +16,7 @@ from django_tasks import conf
 from django_tasks.context import Request, current_request
 from django_tasks.exceptions import NotRegistered
 from django_tasks.message import NAME_LENGTH, Message, new_id, valid_id
-from django_tasks.options import CALL_OPTIONS, CallOptions, TaskOptions, check_call
+from django_tasks.options import CALL_OPTIONS, PLAIN, CallOptions, TaskOptions, check_call
 from django_tasks.plan import Plan
 from django_tasks.publisher import publish
 from django_tasks.registry import tasks
@@ -76,7 +76,12 @@ def seal(signature: Signature) -> Message:
     args_repr, kwargs_repr = redacted_call(task.signature if task else None, signature.args, signature.kwargs)
     countdown, eta = _visible(options.get("countdown"), options.get("eta"))
     parent = current_request()
-    body = written(signature.args, signature.kwargs, _first(options.get("serializer"), declared.serializer))
+    body = written(
+        signature.args,
+        signature.kwargs,
+        _first(options.get("serializer"), declared.serializer),
+        _first(options.get("compression"), declared.compression),
+    )
     return Message(
         **body.fields(),
         id=_id(options.get("task_id")),
@@ -118,6 +123,7 @@ def next_attempt(
             tuple(request.args if args is None else args),
             dict(request.kwargs if kwargs is None else kwargs),
             serializer(before.content_type).name,
+            before.compression or PLAIN,
         ).fields()
     countdown, eta = _visible(options.get("countdown"), options.get("eta"))
     queue = checked_queue(options.get("queue") or before.queue)

@@ -101,7 +101,8 @@ def _excess(data: bytes, limits: Limits) -> str | None:
             if nodes > limits.nodes:
                 return f"{nodes:,} values or more; the limit is {limits.nodes:,}"
     if place != size:
-        raise DecodeError("not valid MessagePack: something stands behind the value")
+        what = "it ends too soon" if place > size else "something stands behind the value"
+        raise DecodeError(f"not valid MessagePack: {what}")
     return None
 
 

@@ -30,6 +30,8 @@ def _dumps(value: object, *, root: str = "value", limits: Limits = LIMITS) -> by
         text = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=_NO_FOLDS)
     except RecursionError as error:
         raise SerializationError(root, "nested deeper than Python's stack is at this place") from error
+    except UnicodeEncodeError as error:
+        raise SerializationError(root, "YAML has no halves of surrogate pairs; send it as JSON") from error
     data: bytes = text.encode("ascii")
     excess = too_large(len(data), limits) or _count(data, limits)
     if excess is not None:

@@ -17,6 +17,7 @@ from uuid import UUID
 
 import pytest
 from celery import Celery
+from django.conf import settings
 from django.test import override_settings
 
 from django_tasks import Task, send_task, states, task
@@ -172,6 +173,12 @@ def test_a_celery_worker_runs_what_we_send_with_the_values_that_we_sent(worker: 
     assert seen["origin"].startswith(f"gen{os.getpid()}@")
 
 
+def test_a_celery_worker_reads_what_we_compress(worker: CeleryWorker):
+    sent = send_task("interop.note", ["x" * 500], queue="theirs", compression="zlib")
+    [seen] = worker.seen(sent.id)
+    assert seen["args"] == [repr("x" * 500)]
+
+
 def test_a_celery_worker_gets_a_task_when_it_is_due(worker: CeleryWorker):
     began = time.time()
     sent = send_task("interop.note", queue="theirs", countdown=1.5)
@@ -241,6 +248,14 @@ def test_our_worker_runs_what_celery_sends_with_the_values_that_it_sent(client: 
     assert seen["root_id"] == sent.id
     assert seen["headers"]["tenant"] == "blue"
     assert seen["expires"] > datetime.now(UTC) + timedelta(minutes=50)
+
+
+@pytest.mark.parametrize("serializer", ["json", "msgpack", "yaml"])
+def test_our_worker_reads_what_celery_writes_and_compresses(client: Celery, serializer: str):
+    accepting = {**settings.DJANGO_TASKS, "ACCEPT": ["json", "msgpack", "yaml"]}
+    with override_settings(DJANGO_TASKS=accepting):
+        sent = client.send_task("ours.echo", args=["x" * 500, 2.5], serializer=serializer, compression="zlib")
+        assert value(ended(sent.id))["args"] == ["x" * 500, 2.5]
 
 
 def test_our_worker_runs_what_celery_sends_for_later_when_it_is_due(client: Celery):

@@ -129,7 +129,13 @@ def test_any_call_comes_back_as_it_was_made(args, kwargs):
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_any_value_comes_back_from_every_serializer(name, value):
     form = serializer(name)
-    assert shape(form.loads(form.dumps(value))) == shape(value)
+    try:
+        data = form.dumps(value)
+    except SerializationError as error:
+        refusal = name, error.reason
+        assert refusal == ("yaml", "YAML has no halves of surrogate pairs; send it as JSON")  # or none
+    else:
+        assert shape(form.loads(data)) == shape(value)
 
 
 @pytest.mark.parametrize("name", ["msgpack", "yaml"])

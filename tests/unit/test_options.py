@@ -36,6 +36,8 @@ EVERYTHING: dict[str, Any] = {
     "typing": False,
     "atomic": "reports",
     "enqueue": "transaction",
+    "serializer": "msgpack",
+    "compression": "zstd",
     "api": True,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -82,3 +83,37 @@ def test_a_retry_is_written_as_its_call_was(configure: Configure) -> None:
     message = next_of(run(sent(declare(again, bind=True), 1, serializer="msgpack")))
     assert (message.content_type, message.content_encoding) == ("application/x-msgpack", "binary")
     assert message.body == b"\x93\x91\x02\x80\x80"
+
+
+def test_a_body_is_compressed_as_call_task_or_setting_say(configure: Configure) -> None:
+    configure(COMPRESSION="zlib")
+    long = "x" * 500
+    task = declare(lambda x: x, compression="bzip2")
+    assert sent(declare(lambda x: x), long).compression == "application/x-gzip"
+    assert sent(task, long, compression="zstd").compression == "application/zstd"
+    assert sent(task, long, compression="none").compression is None
+    assert sent(task, "short").compression is None
+    message = sent(task, long)
+    assert message.compression == "application/x-bz2"
+    assert len(message.body) < 200
+    assert value(run(message)) == long
+
+
+def test_a_bomb_ends_its_task_and_not_the_worker(configure: Configure) -> None:
+    bomb = replace(sent(declare(lambda x: x), 1), body=zlib.compress(bytes(4 << 20)), compression="application/x-gzip")
+    outcome = run(bomb)
+    assert outcome.state == states.FAILURE
+    assert text(outcome).startswith("DecodeError: more than 1,048,576 bytes come out of")
+
+
+def test_nothing_is_decompressed_that_is_not_accepted(configure: Configure) -> None:
+    message = replace(sent(declare(lambda: None)), content_type="application/x-yaml", compression="application/x-rar")
+    assert "is not among DJANGO_TASKS['ACCEPT']" in text(run(message))
+
+
+def test_a_retry_is_compressed_as_its_call_was(configure: Configure) -> None:
+    def again(self: Task[..., Any], x: str) -> None:
+        self.retry(args=(x + x,), countdown=0)
+
+    first = sent(declare(again, bind=True), "x" * 500, compression="lzma")
+    assert next_of(run(first)).compression == first.compression == "application/x-lzma"

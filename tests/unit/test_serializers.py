@@ -207,12 +207,11 @@ def test_a_body_of_another_shape_is_a_decode_error(data):
 def test_a_content_type_that_is_not_known_is_refused_before_the_body_is_opened():
     for content_type in (
         "application/x-python-serialize",
-        "application/x-yaml",
         "pickle",
         "",
         "application/x-malformed",
     ):
-        with pytest.raises(DecodeError, match=r"is not read here; known: json \(application/json\)$"):
+        with pytest.raises(DecodeError, match=r"is not read here; known: json \(application/json\), "):
             decode_body(b"cos\nsystem\n(S'id'\ntR.", content_type)
 
 

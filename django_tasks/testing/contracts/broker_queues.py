@@ -34,6 +34,7 @@ FULL = Message(
     priority=7,
     content_type="application/x-msgpack",
     content_encoding="binary",
+    compression="application/zstd",
     eta=datetime(2020, 2, 29, 23, 59, 59, 123456, tzinfo=timezone(timedelta(hours=5, minutes=45))),
     expires=datetime(2090, 1, 1, 0, 0, 0, 1, tzinfo=UTC),
     retries=2,
