@@ -283,7 +283,7 @@ def _unfit_serializers(given: Mapping[str, Any]) -> Iterator[Problem]:
             f"{SETTING}['SERIALIZER'] is {chosen!r}, which {SETTING}['ACCEPT'] does not name.",
             "Workers would decode nothing that is sent: add it to ACCEPT, everywhere, before it is sent.",
         )
-    way = COMPRESSIONS.get(given.get("COMPRESSION"))
+    way = COMPRESSIONS.get(str(given.get("COMPRESSION")))
     if way is not None and way.missing:
         yield Problem(f"{SETTING}['COMPRESSION'] is {way.name!r}, whose library is not installed.", way.missing)
     for name in sorted(accepted):

@@ -18,7 +18,7 @@ from tools import environment, programs, servers
 
 ROOT = environment.ROOT
 QUICK = ("tests/unit", "tests/contracts")
-"""What meets Python, Django and the drivers; properties and floors are the same on each of them."""
+"""What a version of Python, Django or a driver is most likely to change."""
 SUPPORTED = range(11, 15)
 """Minor versions of Python 3."""
 OLDEST = "django~=5.2.0"

@@ -252,7 +252,7 @@ def test_our_worker_runs_what_celery_sends_with_the_values_that_it_sent(client: 
 
 @pytest.mark.parametrize("serializer", ["json", "msgpack", "yaml"])
 def test_our_worker_reads_what_celery_writes_and_compresses(client: Celery, serializer: str):
-    accepting = {**settings.DJANGO_TASKS, "ACCEPT": ["json", "msgpack", "yaml"]}
+    accepting = {**settings.DJANGO_TASKS, "ACCEPT": ["json", "msgpack", "yaml"]}  # type: ignore[misc]  # the fixture has set it
     with override_settings(DJANGO_TASKS=accepting):
         sent = client.send_task("ours.echo", args=["x" * 500, 2.5], serializer=serializer, compression="zlib")
         assert value(ended(sent.id))["args"] == ["x" * 500, 2.5]
