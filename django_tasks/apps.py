@@ -7,7 +7,7 @@ from django.core import checks
 from django.utils.module_loading import autodiscover_modules
 from django.utils.translation import gettext_lazy as _
 
-from django_tasks.checks import check_backends, check_import_name, check_settings
+from django_tasks.checks import check_backends, check_import_name, check_settings, check_time_limits
 
 
 class DjangoTasksConfig(AppConfig):
@@ -20,4 +20,5 @@ class DjangoTasksConfig(AppConfig):
         checks.register(check_settings, "django_tasks")
         checks.register(check_import_name, "django_tasks")
         checks.register(check_backends, "django_tasks")
+        checks.register(check_time_limits, "django_tasks")
         autodiscover_modules("tasks")

@@ -4,6 +4,7 @@ E001 DJANGO_TASKS says something that cannot be.
 E002 a backend cannot be built.
 E003 two distributions installed this import name.
 E004 a queue is to be bound to an exchange, by a broker that has none.
+W001 a task may run for longer than its broker lets a worker hold it.
 E1xx, W1xx come from the brokers and stores themselves.
 """
 
@@ -16,12 +17,15 @@ from typing import Any
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
+from django.core.checks import Warning as CheckWarning
 
 from django_tasks import conf
 from django_tasks.backends.base import Broker
 from django_tasks.connections import brokers, results
 from django_tasks.exceptions import ConfigurationError
+from django_tasks.registry import tasks
 from django_tasks.results.base import ResultStore
+from django_tasks.routing import broker_for
 
 DISTRIBUTION = "django-tasks-queue"
 CLASHING = "django-tasks"
@@ -51,6 +55,31 @@ def check_backends(
                 found.append(Error(str(error), id="django_tasks.E002"))
             else:
                 found += _stray_exchanges(connections[alias])
+    return found
+
+
+def check_time_limits(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Find tasks that may run for longer than the broker of their queue lets a worker hold them."""
+    if any(conf.problems(getattr(settings, conf.SETTING, {}))):
+        return []
+    found: list[CheckMessage] = []
+    for name, task in tasks.items():
+        limit = task.options.time_limit or conf.get().time_limit
+        if limit is None:
+            continue
+        try:
+            broker = brokers[broker_for(task.options.queue or conf.get().default_queue)]
+        except ConfigurationError:
+            continue  # said by check_backends
+        if limit > broker.longest_hold:
+            found.append(
+                CheckWarning(
+                    f"{name} may run for {limit:g} seconds, and the broker {broker.alias!r} takes a message from its "
+                    f"worker after {broker.longest_hold:g}: the task would be run again, and given up in the end.",
+                    hint="Raise consumer_timeout on the server, and CONSUMER_TIMEOUT with it, or lower the limit.",
+                    id="django_tasks.W001",
+                )
+            )
     return found
 
 

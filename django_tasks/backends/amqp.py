@@ -81,6 +81,8 @@ class AmqpBroker(Broker):
             overview=False,
             exchanges=native,
         )
+        if native:
+            self.longest_hold = self.settings.consumer_timeout
         self._lock = threading.Lock()
         self._made: _Ends | None = None
         self._queues: dict[str, None] = {}

@@ -67,6 +67,8 @@ class Broker(ABC):
     """Whether `publish` runs the tasks before it returns."""
     longest_delay: ClassVar[float] = math.inf
     """Seconds; what is to wait for longer is sent through the outbox, also where the broker could keep it."""
+    longest_hold: float = math.inf
+    """Seconds after which a delivery is taken from its worker, however often it is renewed."""
     enqueue: ClassVar[Enqueue] = "on_commit"
     """When messages are sent to it, unless the call, the task or the settings say. One with a `database` is sent them
     at once: they are part of the transaction anyway."""

@@ -13,7 +13,8 @@ from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 
 from django_tasks.backends.memory import MemoryBroker
-from django_tasks.checks import check_backends, check_import_name, check_settings
+from django_tasks.checks import check_backends, check_import_name, check_settings, check_time_limits
+from tests.calls import declare
 
 Configure = Callable[..., None]
 
@@ -114,3 +115,16 @@ def test_a_queue_that_is_bound_to_an_exchange_needs_a_broker_that_has_some(confi
     for backend in ("immediate", "dummy", "amqp"):
         configure(BROKERS={"default": {"BACKEND": backend}}, QUEUES=bound)
         assert check_backends(None) == []
+
+
+def test_a_task_that_may_run_for_longer_than_its_server_allows_is_warned_of(configure: Configure) -> None:
+    long = declare(list, queue="bus", time_limit=7200)
+    declare(list, time_limit=7200)
+    two: dict[str, dict[str, Any]] = {"default": {"BACKEND": "memory"}, "bus": {"BACKEND": "amqp"}}
+    configure(BROKERS=two, QUEUES={"bus": {"BROKER": "bus"}})
+    [found] = check_time_limits(None)
+    assert found.id == "django_tasks.W001"
+    assert found.msg.startswith(f"{long.name} may run for 7200 seconds, and the broker 'bus' takes a message")
+    two["bus"]["OPTIONS"] = {"CONSUMER_TIMEOUT": 7200}
+    configure(BROKERS=two, QUEUES={"bus": {"BROKER": "bus"}})
+    assert check_time_limits(None) == []

@@ -39,6 +39,8 @@ class AmqpOptions:
     drop_expired: bool = _option(False, _FLAG)
     tls: Mapping[str, Any] = _option({}, _MAPPING)
     heartbeat: float = _option(15, _SECONDS)
+    consumer_timeout: float = _option(1800, _SECONDS)
+    """What the server is configured with; it tells nobody."""
     publish_timeout: float = _option(5, _SECONDS)
     connect_timeout: float = _option(3, _SECONDS)
     transport: Mapping[str, Any] = _option({}, _MAPPING)
@@ -60,6 +62,7 @@ def read_options(alias: str, options: Mapping[str, Any]) -> AmqpOptions:
         "DROP_EXPIRED": options.get("DROP_EXPIRED"),
         "TLS": options.get("TLS"),
         "HEARTBEAT": options.get("HEARTBEAT"),
+        "CONSUMER_TIMEOUT": options.get("CONSUMER_TIMEOUT"),
         "PUBLISH_TIMEOUT": options.get("PUBLISH_TIMEOUT"),
         "CONNECT_TIMEOUT": options.get("CONNECT_TIMEOUT"),
         "TRANSPORT": options.get("TRANSPORT"),
