@@ -116,8 +116,12 @@ def _one_of(*choices: str | None) -> Test:
 
 
 def _serializers(value: Any) -> str:
-    fine = isinstance(value, list | tuple | set | frozenset) and value and all(each in SERIALIZERS for each in value)
+    fine = isinstance(value, list | tuple | set | frozenset) and value and all(map(_is_serializer, value))
     return "" if fine else f"a list of some of {_names(SERIALIZERS)}"
+
+
+def _is_serializer(value: Any) -> bool:
+    return isinstance(value, str) and value in SERIALIZERS
 
 
 def _names(table: Mapping[str, Any]) -> str:
@@ -275,7 +279,7 @@ def _stray_queues(given: Mapping[str, Any]) -> Iterator[Problem]:
 def _unfit_serializers(given: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield what cannot be sent or read as the settings have it."""
     accept, chosen = given.get("ACCEPT", Settings().accept), given.get("SERIALIZER", "json")
-    if _serializers(accept) or chosen not in SERIALIZERS:
+    if _serializers(accept) or not _is_serializer(chosen):
         return
     accepted = {SERIALIZERS[name].name for name in accept}
     if chosen not in accepted:
@@ -283,7 +287,8 @@ def _unfit_serializers(given: Mapping[str, Any]) -> Iterator[Problem]:
             f"{SETTING}['SERIALIZER'] is {chosen!r}, which {SETTING}['ACCEPT'] does not name.",
             "Workers would decode nothing that is sent: add it to ACCEPT, everywhere, before it is sent.",
         )
-    way = COMPRESSIONS.get(str(given.get("COMPRESSION")))
+    named = given.get("COMPRESSION")
+    way = COMPRESSIONS.get(named) if isinstance(named, str) else None
     if way is not None and way.missing:
         yield Problem(f"{SETTING}['COMPRESSION'] is {way.name!r}, whose library is not installed.", way.missing)
     for name in sorted(accepted):

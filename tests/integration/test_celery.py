@@ -17,7 +17,6 @@ from uuid import UUID
 
 import pytest
 from celery import Celery
-from django.conf import settings
 from django.test import override_settings
 
 from django_tasks import Task, send_task, states, task
@@ -83,15 +82,14 @@ def rabbit() -> Iterator[Rabbit]:
 
 
 @pytest.fixture(autouse=True)
-def site(rabbit: Rabbit) -> Iterator[None]:
-    with override_settings(
-        DJANGO_TASKS={
-            "BROKERS": {"default": rabbit.entry},
-            "RESULTS": {"default": {"BACKEND": "memory"}},
-            "DEFAULT_QUEUE": "ours",
-        }
-    ):
-        yield
+def site(rabbit: Rabbit) -> Iterator[dict[str, Any]]:
+    keys = {
+        "BROKERS": {"default": rabbit.entry},
+        "RESULTS": {"default": {"BACKEND": "memory"}},
+        "DEFAULT_QUEUE": "ours",
+    }
+    with override_settings(DJANGO_TASKS=keys):
+        yield keys
         brokers["default"].purge("ours")
 
 
@@ -251,9 +249,8 @@ def test_our_worker_runs_what_celery_sends_with_the_values_that_it_sent(client: 
 
 
 @pytest.mark.parametrize("serializer", ["json", "msgpack", "yaml"])
-def test_our_worker_reads_what_celery_writes_and_compresses(client: Celery, serializer: str):
-    accepting = {**settings.DJANGO_TASKS, "ACCEPT": ["json", "msgpack", "yaml"]}  # type: ignore[misc]  # the fixture has set it
-    with override_settings(DJANGO_TASKS=accepting):
+def test_our_worker_reads_what_celery_writes_and_compresses(client: Celery, site: dict[str, Any], serializer: str):
+    with override_settings(DJANGO_TASKS={**site, "ACCEPT": ["json", "msgpack", "yaml"]}):
         sent = client.send_task("ours.echo", args=["x" * 500, 2.5], serializer=serializer, compression="zlib")
         assert value(ended(sent.id))["args"] == ["x" * 500, 2.5]
 

@@ -67,6 +67,18 @@ class TestRetry:
         assert codes(actions.retry([sent.id])) == {sent.id: "queued"}
 
     @on_each_database()
+    def test_a_body_of_bytes_runs_again_as_it_was_sent(self, alias):
+        with tasks_in(alias, ACCEPT=["json", "msgpack"]):
+            sent = fail.apply_async(("no paper" * 50,), serializer="msgpack", compression="zlib")
+            work()
+            assert "no paper" in row(alias, sent.id).error_message
+            assert codes(actions.retry([sent.id])) == {sent.id: "queued"}
+            assert bytes(QueuedMessage.objects.using(alias).get(task_id=sent.id).body[:1]) == b"x"
+            assert work() == 1
+            again = row(alias, sent.id)
+            assert (again.error_type, again.attempts) == ("ValueError", 2)
+
+    @on_each_database()
     def test_what_cannot_be_sent_again_is_told_and_stays(self, alias):
         good = add.delay(1, 2)
         work()
