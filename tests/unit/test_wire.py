@@ -28,6 +28,7 @@ FULL = Message(
     priority=-7,
     content_type="application/x-msgpack",
     content_encoding="binary",
+    compression="application/zstd",
     eta=datetime(2030, 2, 28, 23, 59, 59, 123456, tzinfo=timezone(timedelta(hours=5, minutes=45))),
     expires=datetime(2090, 1, 1, tzinfo=UTC),
     retries=2,
