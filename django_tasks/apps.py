@@ -7,7 +7,13 @@ from django.core import checks
 from django.utils.module_loading import autodiscover_modules
 from django.utils.translation import gettext_lazy as _
 
-from django_tasks.checks import check_backends, check_import_name, check_settings, check_time_limits
+from django_tasks.checks import (
+    check_backends,
+    check_deployment,
+    check_import_name,
+    check_settings,
+    check_time_limits,
+)
 
 
 class DjangoTasksConfig(AppConfig):
@@ -21,4 +27,5 @@ class DjangoTasksConfig(AppConfig):
         checks.register(check_import_name, "django_tasks")
         checks.register(check_backends, "django_tasks")
         checks.register(check_time_limits, "django_tasks")
+        checks.register(check_deployment, "django_tasks", deploy=True)
         autodiscover_modules("tasks")

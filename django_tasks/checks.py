@@ -5,7 +5,7 @@ E002 a backend cannot be built.
 E003 two distributions installed this import name.
 E004 a queue is to be bound to an exchange, by a broker that has none.
 W001 a task may run for longer than its broker lets a worker hold it.
-E1xx, W1xx come from the brokers and stores themselves.
+E1xx, W1xx come from the brokers and stores themselves, and with --deploy from `deployment`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from django.core.checks import Warning as CheckWarning
 from django_tasks import conf
 from django_tasks.backends.base import Broker
 from django_tasks.connections import brokers, results
+from django_tasks.deployment import deployment_wrong
 from django_tasks.exceptions import ConfigurationError
 from django_tasks.registry import tasks
 from django_tasks.results.base import ResultStore
@@ -96,6 +97,20 @@ def _stray_exchanges(backend: Broker | ResultStore) -> list[CheckMessage]:
         for queue, entry in backend.queues.items()
         if conf.EXCHANGE_KEYS & entry.keys()
     ]
+
+
+def check_deployment(
+    app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Look for what is unsafe once others use the site; said with `--deploy` alone."""
+    if any(conf.problems(getattr(settings, conf.SETTING, {}))):
+        return []
+    known = check_backends(app_configs, databases)
+    found: list[CheckMessage] = []
+    for message in deployment_wrong(databases or ()):
+        if message not in known and message not in found:
+            found.append(message)
+    return found
 
 
 def check_import_name(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:

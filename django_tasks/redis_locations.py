@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -27,6 +28,17 @@ def masked(location: str) -> str:
     return re.sub(r"(//[^:/@]*):[^/]*@", r"\1:***@", location).partition("?")[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How servers are reached."""
+
+    hosts: tuple[str, ...]
+    """An empty name stands for a socket of this machine."""
+    tls: bool
+    password: bool
+    """Whether one is sent."""
+
+
 class Opener:
     """Makes clients of one kind of location."""
 
@@ -47,7 +59,14 @@ class Opener:
             self.keywords.setdefault("socket_keepalive", True)
 
     def __call__(self) -> Any:
-        return redis.Redis(connection_pool=redis.ConnectionPool.from_url(self.location, **self.keywords))
+        return redis.Redis(connection_pool=self._new_pool())
+
+    @property
+    def access(self) -> Access:
+        return _access(self._new_pool())
+
+    def _new_pool(self) -> Any:
+        return redis.ConnectionPool.from_url(self.location, **self.keywords)
 
 
 class _ByName(Opener):
@@ -73,6 +92,12 @@ class _ByName(Opener):
                 "else there is to say goes to OPTIONS['CONNECTION']."
             )
         self.db = int(query.get("db", "0"))
+
+    @property
+    def access(self) -> Access:
+        return Access(
+            tuple(host for host, _ in self.hosts), bool(self.keywords.get("ssl")), bool(self.keywords.get("password"))
+        )
 
 
 class _Cluster(_ByName):
@@ -127,6 +152,10 @@ class _Cache(Opener):
     def __call__(self) -> Any:
         return redis.Redis(connection_pool=self.pool)
 
+    @property
+    def access(self) -> Access:
+        return _access(self.pool)
+
 
 _KINDS: Mapping[str, type[Opener]] = {
     "redis": Opener,
@@ -149,6 +178,13 @@ def opener(location: str, options: Mapping[str, Any]) -> Opener:
     if scheme not in _KINDS:
         raise ConfigurationError(f"LOCATION begins with {scheme!r}; it must with one of {', '.join(_KINDS)}.")
     return _KINDS[scheme](location, options)
+
+
+def _access(pool: Any) -> Access:
+    given = pool.connection_kwargs
+    host = "" if "path" in given else str(given.get("host", "localhost"))
+    secure = issubclass(pool.connection_class, redis.SSLConnection)
+    return Access((host,), secure, bool(given.get("password") or given.get("credential_provider")))
 
 
 def _host(text: str, usual_port: int) -> tuple[str, int]:

@@ -15,7 +15,7 @@ from redis.cluster import RedisCluster
 from redis.exceptions import NoScriptError, RedisClusterException
 
 from django_tasks.exceptions import ConfigurationError
-from django_tasks.redis_locations import masked, opener
+from django_tasks.redis_locations import Access, masked, opener
 
 OPTIONS = ("CONNECTION", "KEY_PREFIX", "SENTINEL")
 """What brokers and stores may both say of their server, and of where in it they are."""
@@ -73,6 +73,11 @@ class Redis:
         self._lock = threading.Lock()
         self._client: Any = None
         self._pid = 0
+
+    @property
+    def access(self) -> Access:
+        """How it is reached, as far as the location tells."""
+        return self._open.access
 
     def call(self, *words: Any) -> Any:
         """Send a command; once more if the connection breaks, so it must be one that may be done twice."""

@@ -16,12 +16,15 @@ from typing import Any
 from django_tasks.backends.base import Broker, Features, QueueStats
 from django_tasks.backends.links.bindings import read_bindings
 from django_tasks.backends.links.emulated import EmulatedLink
+from django_tasks.backends.links.fitness import asked, emulated, from_settings
 from django_tasks.backends.links.layout import Layout, step_for
 from django_tasks.backends.links.link import Arrival, Parcel, Receiver, Sender
 from django_tasks.backends.links.options import read_options
+from django_tasks.backends.links.rabbit import RabbitConnection
 from django_tasks.backends.links.rabbit_receiver import RabbitReceiver
 from django_tasks.backends.links.rabbit_sender import RabbitSender
 from django_tasks.backends.links.servers import Servers
+from django_tasks.diagnosis import Diagnosis
 from django_tasks.exceptions import BrokerUnavailable, PublishError
 from django_tasks.message import Clock, Delivery, Message
 from django_tasks.wire import DELIVERIES, DUE, Wire, deliveries_of, due_of, from_wire, to_wire, unmarked
@@ -204,6 +207,23 @@ class AmqpBroker(Broker):
             _give_back(ends, ends.receiver.stale(0.0))
         ends.receiver.close()
         ends.sender.close()
+
+    def diagnose(self, queues: Sequence[str] = (), *, ask: bool = True) -> Diagnosis:
+        if not self._servers.native:
+            if ask:
+                self.stats(queues)
+            return emulated(self._servers)
+        who = f"The AMQP broker {self.alias!r}"
+        told = from_settings(self._servers, self._layout, who)
+        if not ask:
+            return told
+        with self._servers.telling():
+            connection = RabbitConnection(self._servers, "doctor", {})
+            try:
+                what, found = asked(connection, self._layout, queues, who)
+            finally:
+                connection.close()
+        return replace(told, what=what, found=(*told.found, *found))
 
     # Sending
 

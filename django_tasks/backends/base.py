@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from django.core.checks import CheckMessage
 
+from django_tasks.diagnosis import Diagnosis
 from django_tasks.message import Clock, Delivery, Enqueue, Message
 
 
@@ -65,6 +66,8 @@ class Broker(ABC):
     """The alias of the Django database whose transactions this broker takes part in, if it does."""
     eager: ClassVar[bool] = False
     """Whether `publish` runs the tasks before it returns."""
+    private: ClassVar[bool] = False
+    """Whether no other process sees what is in it."""
     longest_delay: ClassVar[float] = math.inf
     """Seconds; what is to wait for longer is sent through the outbox, also where the broker could keep it."""
     longest_hold: float = math.inf
@@ -154,3 +157,11 @@ class Broker(ABC):
         Only the databases that are named may be asked anything.
         """
         return []
+
+    def diagnose(self, queues: Sequence[str] = (), *, ask: bool = True) -> Diagnosis:
+        """Return what its server is and all that is unsafe about it and about these queues: what `check` says, and
+        what is worth saying before a site goes live. Raises BrokerUnavailable.
+
+        Without `ask` nothing is sent anywhere, and only what the settings show is told.
+        """
+        return Diagnosis(type(self).__name__, found=tuple(self.check()))

@@ -13,15 +13,16 @@ from functools import partial
 from threading import Event
 from typing import Any, TypeVar
 
-from django.core.checks import CheckMessage
+from django.core.checks import CheckMessage, Warning  # noqa: A004  # Django's own name for it
 from django.db import DEFAULT_DB_ALIAS, DataError, Error, IntegrityError, connections
 from django.db.backends.utils import CursorWrapper
 
 from django_tasks.backends.base import Broker, Features, QueueStats
 from django_tasks.backends.dialects import DIALECTS
 from django_tasks.backends.dialects.bells import Bell, FileVersion, Notifications, Polls
-from django_tasks.backends.dialects.checks import found_wrong
 from django_tasks.backends.dialects.dialect import Count, Due, Entry, Lease, Receipt, Row
+from django_tasks.database_fitness import examine, found_wrong
+from django_tasks.diagnosis import Diagnosis
 from django_tasks.exceptions import BrokerFull, BrokerUnavailable, ConfigurationError, DecodeError, PublishError
 from django_tasks.message import Clock, Delivery, Message
 from django_tasks.protocol import dump_headers, load_headers, malformed, pack_rest, unpack_rest
@@ -257,6 +258,31 @@ class DatabaseBroker(Broker):
 
     def check(self, databases: Sequence[str] = ()) -> list[CheckMessage]:
         return list(found_wrong(self.using, databases))
+
+    def diagnose(self, queues: Sequence[str] = (), *, ask: bool = True) -> Diagnosis:
+        try:
+            told = examine(self.using, ask=ask, clock=self.clock)
+        except Error as error:
+            raise BrokerUnavailable(explain(self.using, error)) from error
+        return replace(told, found=(*told.found, *self._deaf())) if ask else told
+
+    def _deaf(self) -> Iterator[CheckMessage]:
+        """Say it when notifications are wanted and do not come."""
+        if connections[self.using].vendor != "postgresql" or not self.notify:
+            return
+        bell = Notifications(self.using, self.poll)
+        try:
+            heard = bell.proves_itself()
+        finally:
+            bell.close()
+        if not heard:
+            yield Warning(
+                f"The database {self.using!r} is behind a proxy that pools by transaction, and its notifications do "
+                f"not come through: workers look for tasks every {self.poll:g} s in place of being woken.",
+                hint="Give workers a DATABASES entry that goes past the proxy, or let it pool by session. To keep it "
+                "as it is, set NOTIFY to False in the broker's OPTIONS, and POLL to what you can wait.",
+                id="django_tasks.W106",
+            )
 
     def _run(self, statements: Callable[[CursorWrapper], T]) -> T:
         def attempt() -> T:

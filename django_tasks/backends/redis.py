@@ -30,9 +30,10 @@ from django_tasks.backends.redis_entries import (
     to_bytes,
     to_text,
 )
+from django_tasks.diagnosis import Diagnosis
 from django_tasks.exceptions import BrokerFull, BrokerUnavailable, ConfigurationError
 from django_tasks.message import PRIORITY_MAX, PRIORITY_MIN, Clock, Delivery, Message
-from django_tasks.redis_fitness import evicts, found_wrong, is_old, keeps_nothing
+from django_tasks.redis_fitness import evicts, examine, found_wrong, is_old, keeps_nothing, unfit_for_messages
 from django_tasks.redis_servers import OPTIONS, Redis, RedisFailed, Script, check_options, key_prefix
 
 _log = logging.getLogger("django_tasks.broker")
@@ -286,7 +287,11 @@ class RedisBroker(Broker):
 
     def check(self, databases: Sequence[str] = ()) -> list[CheckMessage]:
         """Ask the server, if any database may be asked: a check of settings alone reaches for nothing."""
-        return list(found_wrong(self._redis, self._where)) if databases else []
+        return found_wrong(self._redis, self._where, unfit_for_messages) if databases else []
+
+    def diagnose(self, queues: Sequence[str] = (), *, ask: bool = True) -> Diagnosis:
+        with self._asking():
+            return examine(self._redis, self._where, unfit_for_messages, ask=ask, clock=self.clock)
 
     # How scripts are run
 

@@ -6,10 +6,11 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from django.core.checks import CheckMessage
 
+from django_tasks.diagnosis import Diagnosis
 from django_tasks.message import Clock
 from django_tasks.plan import Result
 
@@ -25,6 +26,8 @@ class ResultStore(ABC):
 
     database: str | None = None
     """The alias of the Django database whose transactions this store takes part in, if it does."""
+    private: ClassVar[bool] = False
+    """Whether no other process sees what is in it."""
 
     def __init__(self, alias: str, params: Mapping[str, Any], *, clock: Clock = time.time) -> None:
         self.alias = alias
@@ -67,3 +70,11 @@ class ResultStore(ABC):
         Only the databases that are named may be asked anything.
         """
         return []
+
+    def diagnose(self, *, ask: bool = True) -> Diagnosis:
+        """Return what its server is and all that is unsafe about it: what `check` says, and what is worth saying before
+        a site goes live. Raises StoreUnavailable.
+
+        Without `ask` nothing is sent anywhere, and only what the settings show is told.
+        """
+        return Diagnosis(type(self).__name__, found=tuple(self.check()))

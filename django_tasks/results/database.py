@@ -15,6 +15,8 @@ from zoneinfo import ZoneInfo
 from django.db import DEFAULT_DB_ALIAS, Error, connections
 from django.db.backends.utils import CursorWrapper
 
+from django_tasks.database_fitness import examine
+from django_tasks.diagnosis import Diagnosis
 from django_tasks.exceptions import ConfigurationError, StoreUnavailable
 from django_tasks.message import Clock
 from django_tasks.models import TaskResult
@@ -132,6 +134,12 @@ class DatabaseStore(ResultStore):
 
     def expire(self, before: datetime, limit: int = 1000) -> int:
         return self._run(lambda cursor: self._table.prune(cursor, before, limit), atomic=True) if limit > 0 else 0
+
+    def diagnose(self, *, ask: bool = True) -> Diagnosis:
+        try:
+            return examine(self.using, ask=ask, clock=self.clock)
+        except Error as error:
+            raise StoreUnavailable(explain(self.using, error)) from error
 
     def _run(self, statements: Callable[[CursorWrapper], T], *, atomic: bool = False) -> T:
         def attempt() -> T:

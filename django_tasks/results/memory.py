@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from django_tasks.message import Clock
 from django_tasks.plan import Result
@@ -36,6 +36,8 @@ class MemoryStore(ResultStore):
     """Keeps results in this process; another one sees none of them, and all are gone when it ends. Every method may
     be called from any thread.
     """
+
+    private: ClassVar[bool] = True
 
     def __init__(self, alias: str, params: Mapping[str, Any], *, clock: Clock = time.time) -> None:
         super().__init__(alias, params, clock=clock)

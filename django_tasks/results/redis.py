@@ -14,10 +14,11 @@ from zlib import crc32
 
 from django.core.checks import CheckMessage
 
+from django_tasks.diagnosis import Diagnosis
 from django_tasks.exceptions import StoreUnavailable
 from django_tasks.message import Clock
 from django_tasks.plan import Result
-from django_tasks.redis_fitness import found_wrong_with_results
+from django_tasks.redis_fitness import examine, found_wrong, unfit_for_results
 from django_tasks.redis_servers import (
     OPTIONS,
     Redis,
@@ -183,7 +184,11 @@ class RedisStore(ResultStore):
 
     def check(self, databases: Sequence[str] = ()) -> list[CheckMessage]:
         """Ask the server, if any database may be asked: a check of settings alone reaches for nothing."""
-        return list(found_wrong_with_results(self._redis, self._where)) if databases else []
+        return found_wrong(self._redis, self._where, unfit_for_results) if databases else []
+
+    def diagnose(self, *, ask: bool = True) -> Diagnosis:
+        with self._asking():
+            return examine(self._redis, self._where, unfit_for_results, ask=ask, clock=self.clock)
 
     @contextmanager
     def _asking(self) -> Iterator[None]:

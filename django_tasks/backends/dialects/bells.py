@@ -168,6 +168,14 @@ class Notifications(Bell):
     def looked(self, *, found: bool) -> None:
         self._polls.looked(found=found)
 
+    def proves_itself(self) -> bool:
+        """Tell whether notifications come, which takes two seconds at most."""
+        never = Event()
+        self.listen((), 0.0, never)
+        while self._connection is not None and self._proof:
+            self.listen((), PROOF, never)
+        return self._connection is not None
+
     def _connect(self) -> bool:
         """Listen, if it is time to try; return whether we do."""
         now = time.monotonic()

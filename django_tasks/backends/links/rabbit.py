@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from amqp.exceptions import AccessRefused, ChannelError, NotFound, PreconditionFailed
+from amqp.exceptions import AccessRefused, ChannelError, NotFound, PreconditionFailed, ResourceLocked
 
 from django_tasks.backends.links.frames import Inbox, split
 from django_tasks.backends.links.layout import Declaration
@@ -57,6 +57,12 @@ class RabbitConnection:
         self._questions: Any = None
         self._as_found: set[str] = set()
         self._bound: dict[str, float] = {}
+
+    @property
+    def product(self) -> tuple[str, str]:
+        """The name of the server's software, and its version."""
+        told = self._connection.server_properties
+        return str(told.get("product", "AMQP")), str(told.get("version", "?"))
 
     @property
     def frame_max(self) -> int:
@@ -154,6 +160,17 @@ class RabbitConnection:
             arguments=queue.arguments or None,
         )
         return int(declared.message_count)
+
+    def otherwise(self, queue: Declaration) -> str:
+        """Return what the server says of a queue that is there and was declared otherwise; nothing of any other."""
+        try:
+            self._declare(queue, passive=True)
+            self._declare(queue, passive=False)
+        except PreconditionFailed as error:
+            return str(error.reply_text)
+        except (NotFound, AccessRefused, ResourceLocked):
+            return ""
+        return ""
 
     def purge(self, queue: str) -> int:
         """Empty a queue; return how many messages it had."""

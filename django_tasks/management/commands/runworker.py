@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from argparse import SUPPRESS, ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -111,7 +111,7 @@ class Command(BaseCommand):
         if options["node_number"]:
             leave_with_parent()
         elif options["workers"] > 1:
-            sys.exit(Supervisor(own_command(sys.argv[2:]), options["workers"]).run())
+            sys.exit(Supervisor(own_command(_own_words(sys.argv)), options["workers"]).run())
         if options["reload"]:
             autoreload.run_with_reloader(self.work, **options)
         else:
@@ -205,6 +205,11 @@ class Command(BaseCommand):
         self.stdout.write("\n".join(lines).encode(encoding, "backslashreplace").decode(encoding))
         # Now, and not when a pipe's buffer is full.
         self.stdout.flush()
+
+
+def _own_words(words: Sequence[str]) -> Sequence[str]:
+    """Return what stands behind the name of this command, which is `tasks worker` too."""
+    return words[words.index("worker", 2) + 1 :] if words[1] == "tasks" else words[2:]
 
 
 def _check(options: dict[str, Any]) -> None:

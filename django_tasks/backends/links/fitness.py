@@ -1,0 +1,163 @@
+"""Is this RabbitMQ fit to keep messages? Said by `manage.py tasks doctor` and `manage.py check --deploy`.
+
+E121 a queue drops its oldest messages when it is full.
+W121 the account is the one that everybody knows.
+W122 it is reached through a network without TLS.
+W123 its version gets no corrections any more.
+W125 classic queues, though several servers are named.
+W126 a queue was declared otherwise than the settings say.
+
+What only the management API tells is not seen here: policies, permissions, alarms, and the `consumer_timeout` in force.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004  # Django's own name for it
+
+from django_tasks.backends.links.layout import Declaration, Layout
+from django_tasks.backends.links.rabbit import RabbitConnection
+from django_tasks.backends.links.servers import Servers, shown
+from django_tasks.diagnosis import Diagnosis, all_local
+
+SUPPORTED = (3, 12)
+
+CONSUMER_TIMEOUT = 1800.0
+"""Seconds after which a RabbitMQ that was not told otherwise takes a message back, and ends the channel."""
+
+VISIBILITY_TIMEOUT = 3600.0
+"""Seconds after which kombu's transport for Redis gives a message to another worker, unless it is told otherwise."""
+
+_MOST = 10
+"""How many arguments of one queue are looked at; there are about as many."""
+
+_OTHERWISE = re.compile(
+    r"inequivalent arg '(?P<name>[\w-]+)' .* but current is (?:none|the value '(?P<value>.*)' of type '(?P<kind>\w+)')"
+)
+
+_BOUNDS = ("x-max-length", "x-max-length-bytes")
+
+
+def emulated(servers: Servers) -> Diagnosis:
+    """Return what another of kombu's transports is; it is not known to whom it speaks, and how."""
+    hold = float("inf")
+    if servers.scheme in ("redis", "rediss"):
+        hold = float(servers.options.transport.get("visibility_timeout", VISIBILITY_TIMEOUT))
+    return Diagnosis(f"kombu's transport {servers.scheme}", _shown(servers), longest_hold=hold)
+
+
+def from_settings(servers: Servers, layout: Layout, who: str) -> Diagnosis:
+    """Return what the settings show of a RabbitMQ."""
+    accounts = [_account(url) for url in servers.urls]
+    remote = not all_local(host for host, _ in accounts)
+    found: list[CheckMessage] = []
+    if any(user == "guest" for _, user in accounts):
+        found.append(
+            Warning(
+                f"{who} uses the account guest, whose password everybody knows and which may do everything.",
+                hint="Make an account that may use this site's queues alone, write it in LOCATION, and delete guest.",
+                id="django_tasks.W121",
+            )
+        )
+    if remote and not servers.options.tls and any(not url.startswith("amqps") for url in servers.urls):
+        found.append(
+            Warning(
+                f"{who} is reached through a network without TLS: whoever listens there reads all arguments and the "
+                "password, and can send tasks of their own.",
+                hint="Set up TLS on the server, and write amqps:// in LOCATION.",
+                id="django_tasks.W122",
+            )
+        )
+    if len(servers.urls) > 1 and layout.options.queue_type == "classic":
+        found.append(
+            Warning(
+                f"{who} names {len(servers.urls)} servers and declares classic queues, each of which lives on one of "
+                "them: while that one is away its messages cannot be had, and if its disk is lost they are gone.",
+                hint='Set "QUEUE_TYPE": "quorum" in OPTIONS, for queues of a new name or after deleting the old ones.',
+                id="django_tasks.W125",
+            )
+        )
+    return Diagnosis("RabbitMQ", _shown(servers), tuple(found), remote, CONSUMER_TIMEOUT)
+
+
+def asked(
+    connection: RabbitConnection, layout: Layout, queues: Sequence[str], who: str
+) -> tuple[str, list[CheckMessage]]:
+    """Return what a server is, and what is unsafe about it and about these queues."""
+    product, version = connection.product
+    found = list(out_of_support(product, version, who))
+    for queue in queues:
+        found += _queue_otherwise(connection, layout.queue(queue), who)
+    return f"{product} {version}", found
+
+
+def out_of_support(product: str, version: str, who: str) -> Iterator[CheckMessage]:
+    """Give what is wrong with a version for which there are no corrections any more."""
+    numbers = tuple(int(number) for number in version.split(".")[:2] if number.isdigit())
+    if product == "RabbitMQ" and numbers and numbers < SUPPORTED:
+        yield Warning(
+            f"{who}: RabbitMQ {version} gets no corrections any more, not of its security either.",
+            hint=f"Update RabbitMQ to {'.'.join(map(str, SUPPORTED))} or newer.",
+            id="django_tasks.W123",
+        )
+
+
+def _queue_otherwise(connection: RabbitConnection, wanted: Declaration, who: str) -> Iterator[CheckMessage]:
+    """Give what is wrong with a queue that is there and has other arguments than we would give it."""
+    there = _arguments(connection, wanted)
+    changed = {name: value for name, value in there.items() if value != wanted.arguments.get(name)}
+    bounds = [name for name in _BOUNDS if there.get(name) is not None]
+    if bounds and there.get("x-overflow", "drop-head") == "drop-head":
+        limits = ", ".join(f"{name} = {there[name]}" for name in bounds)
+        yield Error(
+            f"{who}: the queue {wanted.name!r} is bounded ({limits}) and drops its oldest message for each new one: "
+            "tasks are lost, and nobody is told.",
+            hint="Delete the queue when it is empty, and set MAX_LENGTH in OPTIONS: then it refuses what is too much.",
+            id="django_tasks.E121",
+        )
+    elif changed:
+        told = ", ".join(f"{name} = {'nothing' if value is None else value}" for name, value in sorted(changed.items()))
+        yield Warning(
+            f"{who}: the queue {wanted.name!r} is used as it is, though it was declared otherwise than the settings "
+            f"say: {told}.",
+            hint="Delete the queue when it is empty, so that it is made anew, or write what it is into OPTIONS.",
+            id="django_tasks.W126",
+        )
+
+
+def _arguments(connection: RabbitConnection, wanted: Declaration) -> dict[str, Any]:
+    """Return the arguments of a queue; none of one that is not there.
+
+    The server tells of one argument at a time that is not as declared; so it is declared again with that.
+    """
+    arguments = dict(wanted.arguments)
+    seen: set[str] = set()
+    for _ in range(_MOST):
+        said = _OTHERWISE.search(connection.otherwise(Declaration(wanted.name, _given(arguments))))
+        if said is None or said["name"] in seen:
+            break
+        seen.add(said["name"])
+        arguments[said["name"]] = _value(said["value"], said["kind"])
+    return arguments
+
+
+def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _value(text: str | None, kind: str | None) -> Any:
+    return int(text) if text is not None and kind not in ("longstr", "bool") and text.isdigit() else text
+
+
+def _account(url: str) -> tuple[str, str]:
+    """Return the host and the user that a URL names, or leaves to be understood."""
+    parts = urlsplit(url)
+    return parts.hostname or "localhost", unquote(parts.username or "guest")
+
+
+def _shown(servers: Servers) -> str:
+    return "; ".join(map(shown, servers.urls))

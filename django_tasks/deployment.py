@@ -1,0 +1,137 @@
+"""What is unsafe about this site once others use it? Said by `manage.py check --deploy` and `manage.py tasks doctor`.
+
+E151 messages are kept where no worker sees them.
+W124 a task may run for longer than its broker lets a worker hold a message.
+W151 results are kept for ever.
+W152 DEBUG is on.
+W153 a lease is not renewed in time when a heartbeat or two fail.
+W155 results are kept where the site does not see them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004  # Django's own name for it
+from django.db import Error as DatabaseError
+
+from django_tasks import conf
+from django_tasks.backends.base import Broker
+from django_tasks.connections import Connections, brokers, results
+from django_tasks.diagnosis import Diagnosis
+from django_tasks.exceptions import ConfigurationError, DjangoTasksError
+from django_tasks.registry import tasks
+from django_tasks.results.base import ResultStore
+from django_tasks.routing import broker_for, queue_for, queues_of
+from django_tasks.task import Task
+
+T = TypeVar("T", Broker, ResultStore)
+
+BEATS = 3
+"""How many heartbeats a lease should outlast, so that two of them may fail."""
+
+
+def deployment_wrong(databases: Sequence[str] = ()) -> Iterator[CheckMessage]:
+    """Give what is unsafe about a site that goes live. A server is asked if a database may be, one of Django's if it is
+    among those."""
+    yield from settings_wrong()
+    for broker in built(brokers):
+        yield from _said(partial(diagnosed, broker), broker.database, databases)
+    for store in built(results):
+        yield from _said(store.diagnose, store.database, databases)
+
+
+def _said(diagnose: Callable[..., Diagnosis], database: str | None, databases: Sequence[str]) -> Sequence[CheckMessage]:
+    ask = database in databases if database is not None else bool(databases)
+    try:
+        return diagnose(ask=ask).found
+    except (DjangoTasksError, DatabaseError):
+        # That it does not answer is not for a check of settings to say.
+        return ()
+
+
+def settings_wrong() -> Iterator[CheckMessage]:
+    """Give what is unsafe about the settings, whatever the servers say."""
+    keys = conf.get()
+    if settings.DEBUG:
+        yield Warning(
+            "DEBUG is on: a worker then remembers the queries of each task, and whoever sees an error page sees the "
+            "settings.",
+            hint="Set DEBUG = False where the site and its workers run for others.",
+            id="django_tasks.W152",
+        )
+    if keys.lease < BEATS * keys.heartbeat:
+        yield Warning(
+            f"LEASE is {keys.lease:g} s and HEARTBEAT {keys.heartbeat:g} s: a worker that is late once or twice loses "
+            "what it runs, which then runs twice.",
+            hint=f"Let LEASE be {BEATS} times HEARTBEAT at least, and better six times.",
+            id="django_tasks.W153",
+        )
+    for broker in built(brokers):
+        if broker.private and not broker.eager:
+            yield Error(
+                f"The broker {broker.alias!r} keeps messages in the process that sends them: no worker gets any, and "
+                "all are gone when it ends.",
+                hint='Use the broker "database", "redis" or "amqp".',
+                id="django_tasks.E151",
+            )
+    for store in built(results):
+        yield from _store_wrong(store)
+
+
+def _store_wrong(store: ResultStore) -> Iterator[CheckMessage]:
+    if store.private and not all(broker.eager or broker.private for broker in built(brokers)):
+        yield Warning(
+            f"The store {store.alias!r} keeps results in the process that ran the task: the site never sees them, and "
+            "`get` waits for ever.",
+            hint='Use the store "database" or "redis", or "dummy" if nobody asks for results.',
+            id="django_tasks.W155",
+        )
+    if store.expires is None:
+        yield Warning(
+            f"The store {store.alias!r} keeps results for ever (EXPIRES is None): it grows until its disk or memory is "
+            "full, and keeps the arguments of failed tasks as long.",
+            hint="Set EXPIRES in its OPTIONS to a timedelta.",
+            id="django_tasks.W151",
+        )
+
+
+def built(connections: Connections[T]) -> Iterator[T]:
+    """Give those that can be made; of the others the checks tell."""
+    for alias in connections:
+        with suppress(ConfigurationError):
+            yield connections[alias]
+
+
+def diagnosed(broker: Broker, *, ask: bool = True) -> Diagnosis:
+    """Return what a broker says of itself and of the queues that the settings give to it."""
+    told = broker.diagnose(queues_of(broker.alias), ask=ask)
+    return replace(told, found=(*told.found, *_held_too_long(broker, told.longest_hold)))
+
+
+def _held_too_long(broker: Broker, limit: float) -> Iterator[CheckMessage]:
+    """Give the task that may run longest, if the broker does not let a worker hold its message for so long."""
+    limits = {name: _time_limit(task) for name, task in tasks.items() if _keeper(name, task) == broker.alias}
+    longest = max(limits, key=lambda name: (limits[name], name), default="")
+    if longest and limits[longest] > limit:
+        yield Warning(
+            f"The task {longest} may run for {limits[longest]:g} s, but the broker {broker.alias!r} takes a message "
+            f"back after {limit:g} s unless its server is told otherwise: the task then runs again, and again.",
+            hint="Raise that time on the server above the longest time limit (RabbitMQ: consumer_timeout; kombu's "
+            "Redis: visibility_timeout), or cut the task into shorter ones. If the server is set so already, put this id into "
+            "SILENCED_SYSTEM_CHECKS.",
+            id="django_tasks.W124",
+        )
+
+
+def _time_limit(task: Task[Any, Any]) -> float:
+    return task.options.time_limit or conf.get().time_limit or 0.0
+
+
+def _keeper(name: str, task: Task[Any, Any]) -> str:
+    return broker_for(queue_for(name, None, task.options.queue))
