@@ -72,7 +72,7 @@ def examine(using: str, *, ask: bool = True, clock: Callable[[], float] = time.t
     room = None
     if connection.vendor != "sqlite":
         variables = _variables(connection)
-        found += _slack(using, variables)
+        found += slack(using, variables)
         found += _hasty(using, variables)
         found += _clock(using, connection, clock)
         room = int(variables["max_connections"]) - int(variables.get("superuser_reserved_connections", 0))
@@ -107,7 +107,7 @@ def _settings_wrong(using: str, connection: Any) -> Iterator[CheckMessage]:
             id="django_tasks.W102",
         )
     elif MOUNTS.exists():
-        path = Path(connection.settings_dict["NAME"]).absolute()
+        path = Path(connection.settings_dict["NAME"]).resolve()
         yield from networked(using, file_system(path, MOUNTS.read_text()))
 
 
@@ -187,7 +187,7 @@ def _variables(connection: Any) -> dict[str, str]:
 _SLACK = ("fsync", "synchronous_commit", "innodb_flush_log_at_trx_commit", "log_bin", "sync_binlog")
 
 
-def _slack(using: str, variables: Mapping[str, str]) -> Iterator[CheckMessage]:
+def slack(using: str, variables: Mapping[str, str]) -> Iterator[CheckMessage]:
     """Give what a server does not write to the disk in time."""
     if variables.get("fsync") == "off":
         yield _destructible(using, "fsync is off", "Set `fsync = on` in postgresql.conf.")

@@ -123,8 +123,8 @@ def _held_too_long(broker: Broker, limit: float) -> Iterator[CheckMessage]:
             f"The task {longest} may run for {limits[longest]:g} s, but the broker {broker.alias!r} takes a message "
             f"back after {limit:g} s unless its server is told otherwise: the task then runs again, and again.",
             hint="Raise that time on the server above the longest time limit (RabbitMQ: consumer_timeout; kombu's "
-            "Redis: visibility_timeout), or cut the task into shorter ones. If the server is set so already, put this id into "
-            "SILENCED_SYSTEM_CHECKS.",
+            "Redis: visibility_timeout), or cut the task into shorter ones. If the server is set so already, "
+            "put this id into SILENCED_SYSTEM_CHECKS.",
             id="django_tasks.W124",
         )
 

@@ -63,7 +63,12 @@ def examined() -> list[Finding]:
         alive = list(_alive())
         work = Diagnosis(_crew(alive), found=tuple(work_wrong(answering, alive)))
     except (DjangoTasksError, DatabaseError) as error:
-        work = Diagnosis("cannot be seen", found=(_silent(_told(error)),))
+        unseen = Error(
+            f"What waits, and who works, cannot be seen: {_told(error)}",
+            hint="Do the servers answer, and is `manage.py migrate` done?",
+            id="django_tasks.E100",
+        )
+        work = Diagnosis("cannot be seen", found=(unseen,))
         return [told, *found, Finding(("work",), work, answers=False)]
     return [told, *(_crowded(finding, alive) for finding in found), Finding(("work",), work)]
 
@@ -97,20 +102,16 @@ def _asked(name: str, diagnose: Callable[[], Diagnosis]) -> Finding:
         wrong: CheckMessage = Error(str(error), hint="Correct the settings.", id="django_tasks.E002")
     except (DjangoTasksError, DatabaseError) as error:
         what = "does not answer"
-        wrong = _silent(_told(error))
+        wrong = Error(
+            f"It does not answer: {_told(error)}",
+            hint="Is the server up, and do its address, account and password in the settings hold from this machine?",
+            id="django_tasks.E100",
+        )
     return Finding((name,), Diagnosis(what, found=(wrong,)), answers=False)
 
 
 def _told(error: Exception) -> str:
     return explain(home(), error) if isinstance(error, DatabaseError) else str(error)
-
-
-def _silent(told: str) -> CheckMessage:
-    return Error(
-        f"It does not answer: {told.rstrip('.')}.",
-        hint="Is the server up, and do its address, account and password in the settings hold from this machine?",
-        id="django_tasks.E100",
-    )
 
 
 def _merged(findings: Iterable[Finding]) -> list[Finding]:
