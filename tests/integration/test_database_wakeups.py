@@ -292,6 +292,16 @@ def test_a_worker_behind_a_proxy_misses_nothing_until_it_knows(
 
 
 @each_vendor("postgres", transaction=True)
+@pytest.mark.parametrize(("notify", "found"), [(True, ["django_tasks.W106"]), (False, [])], ids=["wanted", "not"])
+def test_a_proxy_that_keeps_notifications_back_is_told_where_they_are_wanted(
+    alias: str, proxy: None, notify: bool, found: list[str]
+):
+    behind = DatabaseBroker("default", {"OPTIONS": {"USING": alias, "NOTIFY": notify}})
+    told = behind.diagnose()
+    assert [str(one.id) for one in told.found if one.id == "django_tasks.W106"] == found
+
+
+@each_vendor("postgres", transaction=True)
 class TestBrokerThroughAProxy(BrokerContract):
     lease = 30.0
     rounds = 2
