@@ -17,16 +17,13 @@ from typing import Any
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
-from django.core.checks import Warning as CheckWarning
 
 from django_tasks import conf
 from django_tasks.backends.base import Broker
 from django_tasks.connections import brokers, results
-from django_tasks.deployment import deployment_wrong
+from django_tasks.deployment import deployment_wrong, time_limits_wrong
 from django_tasks.exceptions import ConfigurationError
-from django_tasks.registry import tasks
 from django_tasks.results.base import ResultStore
-from django_tasks.routing import broker_for
 
 DISTRIBUTION = "django-tasks-queue"
 CLASHING = "django-tasks"
@@ -63,25 +60,7 @@ def check_time_limits(app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
     """Find tasks that may run for longer than the broker of their queue lets a worker hold them."""
     if any(conf.problems(getattr(settings, conf.SETTING, {}))):
         return []
-    found: list[CheckMessage] = []
-    for name, task in tasks.items():
-        limit = task.options.time_limit or conf.get().time_limit
-        if limit is None:
-            continue
-        try:
-            broker = brokers[broker_for(task.options.queue or conf.get().default_queue)]
-        except ConfigurationError:
-            continue  # said by check_backends
-        if limit > broker.longest_hold:
-            found.append(
-                CheckWarning(
-                    f"{name} may run for {limit:g} seconds, and the broker {broker.alias!r} takes a message from its "
-                    f"worker after {broker.longest_hold:g}: the task would be run again, and given up in the end.",
-                    hint="Raise consumer_timeout on the server, and CONSUMER_TIMEOUT with it, or lower the limit.",
-                    id="django_tasks.W001",
-                )
-            )
-    return found
+    return list(time_limits_wrong())
 
 
 def _stray_exchanges(backend: Broker | ResultStore) -> list[CheckMessage]:
@@ -105,7 +84,7 @@ def check_deployment(
     """Look for what is unsafe once others use the site; said with `--deploy` alone."""
     if any(conf.problems(getattr(settings, conf.SETTING, {}))):
         return []
-    known = check_backends(app_configs, databases)
+    known = [*check_backends(app_configs, databases), *check_time_limits(app_configs)]
     found: list[CheckMessage] = []
     for message in deployment_wrong(databases or ()):
         if message not in known and message not in found:

@@ -1,7 +1,6 @@
 """What is unsafe about this site once others use it? Said by `manage.py check --deploy` and `manage.py tasks doctor`.
 
 E151 messages are kept where no worker sees them.
-W124 a task may run for longer than its broker lets a worker hold a message.
 W151 results are kept for ever.
 W152 DEBUG is on.
 W153 a lease is not renewed in time when a heartbeat or two fail.
@@ -12,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004  # Django's own name for it
@@ -27,8 +25,7 @@ from django_tasks.diagnosis import Diagnosis
 from django_tasks.exceptions import ConfigurationError, DjangoTasksError
 from django_tasks.registry import tasks
 from django_tasks.results.base import ResultStore
-from django_tasks.routing import broker_for, queue_for, queues_of
-from django_tasks.task import Task
+from django_tasks.routing import broker_for, queues_of
 
 T = TypeVar("T", Broker, ResultStore)
 
@@ -58,6 +55,7 @@ def _said(diagnose: Callable[..., Diagnosis], database: str | None, databases: S
 def settings_wrong() -> Iterator[CheckMessage]:
     """Give what is unsafe about the settings, whatever the servers say."""
     keys = conf.get()
+    yield from time_limits_wrong()
     if settings.DEBUG:
         yield Warning(
             "DEBUG is on: a worker then remembers the queries of each task, and whoever sees an error page sees the "
@@ -110,28 +108,24 @@ def built(connections: Connections[T]) -> Iterator[T]:
 
 def diagnosed(broker: Broker, *, ask: bool = True) -> Diagnosis:
     """Return what a broker says of itself and of the queues that the settings give to it."""
-    told = broker.diagnose(queues_of(broker.alias), ask=ask)
-    return replace(told, found=(*told.found, *_held_too_long(broker, told.longest_hold)))
+    return broker.diagnose(queues_of(broker.alias), ask=ask)
 
 
-def _held_too_long(broker: Broker, limit: float) -> Iterator[CheckMessage]:
-    """Give the task that may run longest, if the broker does not let a worker hold its message for so long."""
-    limits = {name: _time_limit(task) for name, task in tasks.items() if _keeper(name, task) == broker.alias}
-    longest = max(limits, key=lambda name: (limits[name], name), default="")
-    if longest and limits[longest] > limit:
-        yield Warning(
-            f"The task {longest} may run for {limits[longest]:g} s, but the broker {broker.alias!r} takes a message "
-            f"back after {limit:g} s unless its server is told otherwise: the task then runs again, and again.",
-            hint="Raise that time on the server above the longest time limit (RabbitMQ: consumer_timeout; kombu's "
-            "Redis: visibility_timeout), or cut the task into shorter ones. If the server is set so already, "
-            "put this id into SILENCED_SYSTEM_CHECKS.",
-            id="django_tasks.W124",
-        )
-
-
-def _time_limit(task: Task[Any, Any]) -> float:
-    return task.options.time_limit or conf.get().time_limit or 0.0
-
-
-def _keeper(name: str, task: Task[Any, Any]) -> str:
-    return broker_for(queue_for(name, None, task.options.queue))
+def time_limits_wrong() -> Iterator[CheckMessage]:
+    """Give the tasks that may run for longer than the broker of their queue lets a worker hold a message."""
+    for name, task in tasks.items():
+        limit = task.options.time_limit or conf.get().time_limit
+        if limit is None:
+            continue
+        try:
+            broker = brokers[broker_for(task.options.queue or conf.get().default_queue)]
+        except ConfigurationError:
+            continue  # said by check_backends
+        if limit > broker.longest_hold:
+            yield Warning(
+                f"{name} may run for {limit:g} seconds, and the broker {broker.alias!r} takes a message from its "
+                f"worker after {broker.longest_hold:g}: the task would be run again, and given up in the end.",
+                hint="Raise that time on the server, and say so (RabbitMQ: consumer_timeout and CONSUMER_TIMEOUT; "
+                "kombu's Redis: visibility_timeout), or lower the limit.",
+                id="django_tasks.W001",
+            )

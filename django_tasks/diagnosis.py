@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -24,8 +23,6 @@ class Diagnosis:
     found: tuple[CheckMessage, ...] = ()
     remote: bool = False
     """Whether it is reached through a network, and not on this machine alone."""
-    longest_hold: float = math.inf
-    """Seconds after which the server takes a message away from a worker that is not done with it."""
     connections: int | None = None
     """How many it takes at once, where each worker needs several and it tells."""
 

@@ -84,8 +84,7 @@ class AmqpBroker(Broker):
             overview=False,
             exchanges=native,
         )
-        if native:
-            self.longest_hold = self.settings.consumer_timeout
+        self.longest_hold = self._servers.longest_hold
         self._lock = threading.Lock()
         self._made: _Ends | None = None
         self._queues: dict[str, None] = {}

@@ -26,12 +26,6 @@ from django_tasks.diagnosis import Diagnosis, all_local
 
 SUPPORTED = (3, 12)
 
-CONSUMER_TIMEOUT = 1800.0
-"""Seconds after which a RabbitMQ that was not told otherwise takes a message back, and ends the channel."""
-
-VISIBILITY_TIMEOUT = 3600.0
-"""Seconds after which kombu's transport for Redis gives a message to another worker, unless it is told otherwise."""
-
 _MOST = 10
 """How many arguments of one queue are looked at; there are about as many."""
 
@@ -44,10 +38,7 @@ _BOUNDS = ("x-max-length", "x-max-length-bytes")
 
 def emulated(servers: Servers) -> Diagnosis:
     """Return what another of kombu's transports is; it is not known to whom it speaks, and how."""
-    hold = float("inf")
-    if servers.scheme in ("redis", "rediss"):
-        hold = float(servers.options.transport.get("visibility_timeout", VISIBILITY_TIMEOUT))
-    return Diagnosis(f"kombu's transport {servers.scheme}", _shown(servers), longest_hold=hold)
+    return Diagnosis(f"kombu's transport {servers.scheme}", _shown(servers))
 
 
 def from_settings(servers: Servers, layout: Layout, who: str) -> Diagnosis:
@@ -81,7 +72,7 @@ def from_settings(servers: Servers, layout: Layout, who: str) -> Diagnosis:
                 id="django_tasks.W125",
             )
         )
-    return Diagnosis("RabbitMQ", _shown(servers), tuple(found), remote, CONSUMER_TIMEOUT)
+    return Diagnosis("RabbitMQ", _shown(servers), tuple(found), remote)
 
 
 def asked(

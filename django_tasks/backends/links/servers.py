@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ NATIVE = ("amqp", "amqps", "pyamqp")
 
 SOCKET = 10.0
 """Seconds after which a server that is asked something, and says nothing at all, is taken for dead."""
+
+_VISIBILITY_TIMEOUT = 3600.0
+"""Seconds after which kombu's transport for Redis gives a message to another worker, unless it is told otherwise."""
 
 _ERRORS: tuple[type[Exception], ...] = (AMQPError, KombuError, OSError)
 
@@ -40,6 +44,15 @@ class Servers:
     def native(self) -> bool:
         """Tell whether this is RabbitMQ, and not one of kombu's other transports."""
         return self.scheme in NATIVE
+
+    @property
+    def longest_hold(self) -> float:
+        """Return the seconds after which a message is taken from a worker that is not done with it."""
+        if self.native:
+            return self.options.consumer_timeout
+        if self.scheme in ("redis", "rediss"):
+            return float(self.options.transport.get("visibility_timeout", _VISIBILITY_TIMEOUT))
+        return math.inf
 
     def connection(self, url: str, settings: Mapping[str, Any]) -> Connection:
         """Return kombu's idea of a connection, which is not opened yet."""
