@@ -12,6 +12,7 @@ DjangoTasksError
 │   └── Unroutable               it has no queue for a message
 ├── LeaseLost                    another worker may have the task by now: this run must change nothing
 ├── StoreUnavailable             the result store does not answer
+├── ResultTooLarge               the result store has no room for one result of this size
 ├── ResultTimeout                `AsyncResult.get(timeout=...)` ran out of time
 ├── TaskError                    how a task ended, seen by whoever waits for its result
 │   ├── MaxRetriesExceeded
@@ -108,6 +109,10 @@ class LeaseLost(DjangoTasksError):
 
 class StoreUnavailable(DjangoTasksError, ConnectionError):
     """The result store does not answer."""
+
+
+class ResultTooLarge(DjangoTasksError):
+    """The result store has no room for one result of this size; the task has run, and is not run again."""
 
 
 class ResultTimeout(DjangoTasksError, TimeoutError):

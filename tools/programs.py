@@ -42,6 +42,7 @@ REQUIRED = (
         ("rabbitmq-server",),
         "https://www.rabbitmq.com/docs/download",
     ),
+    Program("memcached", ("memcached",), ("memcached",), "https://docs.memcached.org/serverguide/"),
     Program("PgBouncer", ("pgbouncer",), ("pgbouncer",), "https://www.pgbouncer.org/install.html"),
     Program(
         "Chromium",

@@ -152,7 +152,7 @@ class PrivateMariaDB(PrivateServer):
             "--innodb-flush-log-at-trx-commit=2",
         )
         deadline = time.monotonic() + START_TIMEOUT
-        while not _greets(self.port):
+        while not greets(self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise self._failure("mariadbd does not start")
             time.sleep(0.05)
@@ -223,7 +223,7 @@ class PrivateRabbitMQ(PrivateServer):
     def start(self) -> None:
         self._process = self._spawn("rabbitmq-server")
         deadline = time.monotonic() + START_TIMEOUT
-        while not _greets(self.port, b"AMQP\0\0\x09\x01"):
+        while not greets(self.port, b"AMQP\0\0\x09\x01"):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise self._failure("rabbitmq-server does not start")
             time.sleep(0.1)
@@ -352,7 +352,7 @@ def _free_port() -> int:
         return port
 
 
-def _greets(port: int, hello: bytes = b"") -> bool:
+def greets(port: int, hello: bytes = b"") -> bool:
     """Say whether a server sends the first bytes of its greeting: MariaDB listens before it can be told to stop, and
     RabbitMQ before it has an answer to `hello`."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
@@ -16,6 +17,37 @@ from django_tasks.plan import Result
 
 DEFAULT_EXPIRES = timedelta(days=7)
 
+KEPT = (
+    "task",
+    "queue",
+    "args_repr",
+    "kwargs_repr",
+    "created_at",
+    "started_at",
+    "root_id",
+    "parent_id",
+    "group_id",
+)
+"""What a result of a later state need not say again."""
+
+_DEFAULTS = {field.name: field.default for field in fields(Result)}
+
+
+def merged(before: Result, after: Result) -> Result:
+    """Return the later result, with what it leaves out taken from the one before."""
+    left_out = {name: getattr(before, name) for name in KEPT if getattr(after, name) == _DEFAULTS[name]}
+    return replace(after, **left_out)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFeatures:
+    """What a store can do; the conformance suite proves each claim."""
+
+    expires: bool = True
+    """`expire` removes what ended before a time; without that results go by themselves when their time is over."""
+    large: bool = True
+    """Keeps values of several megabytes; without that it may raise ResultTooLarge."""
+
 
 class ResultStore(ABC):
     """Keeps what is known of tasks, in batches.
@@ -24,6 +56,7 @@ class ResultStore(ABC):
     `StoreUnavailable`.
     """
 
+    features: StoreFeatures = StoreFeatures()
     database: str | None = None
     """The alias of the Django database whose transactions this store takes part in, if it does."""
     private: ClassVar[bool] = False
@@ -41,6 +74,8 @@ class ResultStore(ABC):
     def save(self, results: Sequence[Result]) -> None:
         """Write results; one that is final already stays as it is. Of several with one id the last that counts wins.
 
+        Returns when all are kept: a worker then acknowledges their messages. Raises ResultTooLarge for a result that
+        is not taken for its size; others of the batch may have been written.
         A later state that leaves out `created_at`, `started_at`, `args_repr` or `kwargs_repr` keeps what was known.
         """
 

@@ -8,28 +8,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, ClassVar
 
 from django_tasks.message import Clock
 from django_tasks.plan import Result
-from django_tasks.results.base import ResultStore
-
-KEPT = (
-    "task",
-    "queue",
-    "args_repr",
-    "kwargs_repr",
-    "created_at",
-    "started_at",
-    "root_id",
-    "parent_id",
-    "group_id",
-)
-"""What a result of a later state need not say again."""
-
-_DEFAULTS = {field.name: field.default for field in fields(Result)}
+from django_tasks.results.base import ResultStore, merged
 
 
 class MemoryStore(ResultStore):
@@ -51,7 +35,7 @@ class MemoryStore(ResultStore):
                 if before is None:
                     self._results[result.id] = result
                 elif not before.final:
-                    self._results[result.id] = _merge(before, result)
+                    self._results[result.id] = merged(before, result)
             self._changed.notify_all()
 
     def get(self, ids: Sequence[str]) -> dict[str, Result]:
@@ -78,9 +62,3 @@ class MemoryStore(ResultStore):
 
     def _final(self, ids: Sequence[str]) -> dict[str, Result]:
         return {task_id: found for task_id in ids if (found := self._results.get(task_id)) and found.final}
-
-
-def _merge(before: Result, after: Result) -> Result:
-    """Return the later result, with what it leaves out taken from the one before."""
-    left_out = {name: getattr(before, name) for name in KEPT if getattr(after, name) == _DEFAULTS[name]}
-    return replace(after, **left_out)

@@ -29,8 +29,8 @@ from django_tasks.redis_servers import (
     key_prefix,
 )
 from django_tasks.results.base import ResultStore
+from django_tasks.results.fields import fields_of, microseconds, results_of, to_bytes
 from django_tasks.results.lua import SCRIPTS
-from django_tasks.results.redis_fields import fields_of, microseconds, results_of, to_bytes
 
 T = TypeVar("T")
 

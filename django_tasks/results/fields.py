@@ -1,10 +1,11 @@
-"""How does a result look in Redis? One field for each thing that it says, so that what it leaves out stays."""
+"""How does a result look in bytes? One field for each thing that it says, so that what it leaves out stays."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from struct import Struct
 from typing import Any
 
 from django_tasks.exceptions import DecodeError, SerializationError
@@ -15,6 +16,7 @@ from django_tasks.protocol import dump_message, load_message
 FINAL = b"z"
 """A field that is there once the result is final."""
 
+_SIZE = Struct(">I")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -69,6 +71,21 @@ def fields_of(result: Result) -> list[bytes]:
     if result.final:
         fields += (FINAL, b"1")
     return fields
+
+
+def packed(fields: Sequence[bytes]) -> bytes:
+    """Return the names and values of fields as one text, for a store that knows no fields."""
+    return b"".join(piece for field in fields for piece in (_SIZE.pack(len(field)), field))
+
+
+def unpacked(raw: bytes) -> list[bytes]:
+    """Return the names and values that were packed; nothing of what is not whole."""
+    fields, place = [], 0
+    while place + _SIZE.size <= len(raw):
+        (size,) = _SIZE.unpack_from(raw, place)
+        place += _SIZE.size + size
+        fields.append(raw[place - size : place])
+    return fields if place == len(raw) else []
 
 
 def _dumped(result: Result) -> bytes | None:
