@@ -4,6 +4,7 @@ from __future__ import annotations
 
 STORES = {
     "cache": "django_tasks.results.cache.CacheStore",
+    "celery-redis": "django_tasks.results.celery_redis.CeleryRedisStore",
     "database": "django_tasks.results.database.DatabaseStore",
     "dummy": "django_tasks.results.dummy.DummyStore",
     "memory": "django_tasks.results.memory.MemoryStore",

@@ -123,7 +123,7 @@ class RedisStore(ResultStore):
     @contextmanager
     def _listening(self, ids: Sequence[str]) -> Iterator[tuple[Subscription, dict[bytes, str]]]:
         """Give a connection that hears when one of the tasks has ended, and the id that each channel stands for."""
-        channels = {self._base(task_id) + b"result:" + to_bytes(task_id): task_id for task_id in ids}
+        channels = {self._channel(task_id): task_id for task_id in ids}
         subscription = self._tuned(list(channels))
         try:
             yield subscription, channels
@@ -207,6 +207,10 @@ class RedisStore(ResultStore):
         if not self._redis.clustered:
             return f"{self.prefix}:".encode()
         return f"{self.prefix}:{{{crc32(to_bytes(task_id)) % SLOTS}}}:".encode()
+
+    def _channel(self, task_id: str) -> bytes:
+        """Return where it is told that a task has ended."""
+        return self._base(task_id) + b"result:" + to_bytes(task_id)
 
     def _bases(self) -> list[bytes]:
         if not self._redis.clustered:

@@ -14,6 +14,7 @@ from django.test import override_settings
 
 from django_tasks.results.base import ResultStore
 from django_tasks.results.cache import CacheStore
+from django_tasks.results.celery_redis import CeleryRedisStore
 from django_tasks.results.database import DatabaseStore
 from django_tasks.results.memory import MemoryStore
 from django_tasks.results.redis import RedisStore
@@ -160,3 +161,26 @@ class TestCacheInRedis(CacheContract):
     @pytest.fixture
     def nowhere(self) -> dict[str, Any]:
         return {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": redises.NOWHERE}
+
+
+class TestCeleryRedis(StoreContract):
+    rounds = 5
+    many = 1_000
+
+    @pytest.fixture
+    def store(self) -> Iterator[ResultStore]:
+        with ExitStack() as self.stack:
+            self.prefix = self.stack.enter_context(redises.own_prefix())
+            yield self.open(REDIS_URL)
+
+    def open(self, location: str) -> ResultStore:
+        params = {"LOCATION": location, "OPTIONS": {"KEY_PREFIX": f"{self.prefix}:"}}
+        store = CeleryRedisStore("default", params)
+        self.stack.callback(store.close)
+        return store
+
+    def peer(self, store: ResultStore) -> ResultStore:
+        return self.open(REDIS_URL)
+
+    def unreachable(self) -> ResultStore:
+        return self.open(redises.NOWHERE)
