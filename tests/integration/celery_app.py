@@ -8,9 +8,15 @@ from typing import Any
 
 from celery import Celery
 
-app = Celery("interop", broker=os.environ.get("INTEROP_URL"), set_as_current=False)
+app = Celery(
+    "interop",
+    broker=os.environ.get("INTEROP_URL"),
+    backend=os.environ.get("INTEROP_RESULTS"),
+    set_as_current=False,
+)
 app.conf.update(
-    task_ignore_result=True,
+    task_ignore_result="INTEROP_RESULTS" not in os.environ,
+    result_backend_transport_options={"global_keyprefix": os.environ.get("INTEROP_PREFIX", "")},
     broker_connection_retry_on_startup=True,
     worker_hijack_root_logger=False,
     task_default_queue=os.environ.get("INTEROP_QUEUE", "celery"),
@@ -45,3 +51,10 @@ def retry_once(self: Any) -> None:
     tell(self.request)
     if self.request.retries < 1:
         raise self.retry(countdown=1)
+
+
+@app.task(name="interop.half")
+def half(number: int) -> float:
+    if number % 2:
+        raise ValueError(f"{number} is odd")
+    return number / 2

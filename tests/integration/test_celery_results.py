@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 from celery import Celery
 from django.test import override_settings
 
-from django_tasks import states, task
-from django_tasks.connections import brokers
+from django_tasks import send_task, states, task
+from django_tasks.connections import brokers, results
 from django_tasks.failure import capture
 from django_tasks.message import new_id
 from django_tasks.plan import Result
@@ -27,6 +30,7 @@ from tests.settings import REDIS_URL
 
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # Celery calls it
 
+ROOT = Path(__file__).parents[2]
 VALUE = [datetime(2026, 3, 29, 1, 30, tzinfo=UTC), Decimal("1.10"), UUID(int=7), b"x", "\u4e2d", {"a": None}]
 
 
@@ -132,3 +136,37 @@ def test_a_celery_client_calls_our_worker_and_reads_what_came_of_it(client, pref
         Meanwhile(worker, story)
         brokers.close()
     rabbit.close()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.timeout(180)
+def test_our_client_calls_a_celery_worker_and_reads_what_came_of_it(prefix, tmp_path):
+    rabbit = Rabbit(PRIORITIES=False)
+    rabbit.uses("theirs")
+    kept = {"BACKEND": "celery-redis", "LOCATION": REDIS_URL, "OPTIONS": {"KEY_PREFIX": prefix}}
+    environment = {
+        **os.environ,
+        "INTEROP_URL": rabbit.url,
+        "INTEROP_QUEUE": rabbit.name("theirs"),
+        "INTEROP_RESULTS": REDIS_URL,
+        "INTEROP_PREFIX": prefix,
+    }
+    quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+    command = [sys.executable, "-m", "celery", "-A", "tests.integration.celery_app", "worker", "-P", "solo", *quiet]
+    with (tmp_path / "log").open("w") as log:
+        worker = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    try:
+        with override_settings(DJANGO_TASKS={"BROKERS": {"default": rabbit.entry}, "RESULTS": {"default": kept}}):
+            good, bad = (send_task("interop.half", [number], queue="theirs") for number in (84, 7))
+            # It takes its time to start on a machine that is busy.
+            assert results["default"].wait([good.id], 4 * PATIENCE), (tmp_path / "log").read_text()[-3000:]
+            assert good.get(PATIENCE) == 42
+            with pytest.raises(ValueError, match="7 is odd"):
+                bad.get(PATIENCE)
+            assert "in half" in str(bad.traceback)
+            brokers.close()
+    finally:
+        # It would take its time to say goodbye.
+        worker.kill()
+        worker.wait()
+        rabbit.close()
