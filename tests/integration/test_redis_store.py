@@ -13,13 +13,16 @@ from typing import Any
 
 import pytest
 import redis
+from django.test import override_settings
 
 from django_tasks import states
+from django_tasks.connections import brokers, results
 from django_tasks.exceptions import ConfigurationError, StoreUnavailable
 from django_tasks.message import new_id
 from django_tasks.plan import Result
 from django_tasks.results.redis import UNFINISHED, RedisStore
 from tests import redises
+from tests.integration.stage import Meanwhile, build, note, stage
 from tools.servers import PrivateRedis
 
 PATIENCE = 20.0
@@ -200,3 +203,28 @@ def test_a_server_that_may_evict_results_is_warned_of():
 def test_an_option_that_there_is_not_is_refused():
     with pytest.raises(ConfigurationError, match="has no option 'EXPIRE'"):
         open_store("redis://127.0.0.1", EXPIRE=DAY)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_is_acknowledged_while_redis_is_down_and_all_is_kept_when_it_is_back():
+    stage.clear()
+    with redises.private_redis() as server:
+        kept = {"BACKEND": "redis", "LOCATION": server.url}
+        memory = {"BACKEND": "memory"}
+        with override_settings(DJANGO_TASKS={"BROKERS": {"default": memory}, "RESULTS": {"default": kept}}):
+            handle = note.delay(7)
+            server.stop(kill=True)
+            worker = build()
+
+            def story() -> None:
+                stage.until(lambda: len(stage.ended) == 1)
+                redises.until(lambda: worker._backoff._failures, "the worker has found out")
+                assert [stats.leased for stats in brokers["default"].stats(["default"])] == [1]
+                server.start()
+                assert handle.get(PATIENCE, disable_sync_subtasks=False) == 7
+                worker.stop()
+
+            Meanwhile(worker, story)
+            assert stage.begun == [handle.id]
+            assert [stats.leased for stats in brokers["default"].stats(["default"])] == [0]
+            results.close()
