@@ -39,7 +39,9 @@ def declare(rabbit: Rabbit, **arguments: Any) -> None:
 def of_the_queue(rabbit: Rabbit, **options: Any) -> list[tuple[str, str]]:
     told = rabbit.open(**options).diagnose([QUEUE])
     return [
-        (str(one.id).removeprefix("django_tasks."), str(one.msg)) for one in told.found if one.id[-4:] not in NOT_OURS
+        (name, str(one.msg))
+        for one in told.found
+        if (name := str(one.id).removeprefix("django_tasks.")) not in NOT_OURS
     ]
 
 

@@ -38,7 +38,7 @@ def message(told: Diagnosis, name: str) -> str:
 @contextmanager
 def configured(client: redis.Redis, **settings: Any) -> Iterator[None]:
     names = {name: name.replace("_", "-") for name in settings}
-    before = {name: client.config_get(names[name])[names[name]] for name in settings}
+    before = {name: str(client.config_get(names[name])[names[name]]) for name in settings}
     try:
         for name, value in settings.items():
             client.config_set(names[name], value)

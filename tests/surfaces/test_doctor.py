@@ -51,8 +51,7 @@ def doctor(*words: str) -> tuple[str, int]:
     try:
         call_command("tasks", "doctor", *words, stdout=said)
     except SystemExit as leaving:
-        assert isinstance(leaving.code, int)
-        return said.getvalue(), leaving.code
+        return said.getvalue(), int(leaving.code or 0)
     return said.getvalue(), 0
 
 
