@@ -111,6 +111,11 @@ def _span(value: Any) -> str:
     return "" if value is None or isinstance(value, timedelta) else "a timedelta, or None for ever"
 
 
+def _maybe_span(value: Any) -> str:
+    fine = value is None or (isinstance(value, timedelta) and value > timedelta(0))
+    return "" if fine else "a timedelta above 0, or None for not at all"
+
+
 def _one_of(*choices: str | None) -> Test:
     return lambda value: "" if value in choices else " or ".join(map(repr, choices))
 
@@ -163,6 +168,8 @@ class Settings:
     soft_time_limit: float | None = _key(None, _maybe_seconds)
     keep_arguments: Literal["never", "on_failure"] = _key("on_failure", _one_of("never", "on_failure"))
     """Whether a failed task's message is kept beside its result, so that it can be sent again."""
+    unknown_tasks_wait: timedelta | None = _key(None, _maybe_span)  # noqa: RUF009  # as the fields above
+    """How long a message is held whose task no worker that took it knows; None for not at all."""
 
     serializer: str = _key("json", _one_of(*(each.name for each in SERIALIZERS.values())))
     accept: Sequence[str] = _key(("json",), _serializers)

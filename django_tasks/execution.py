@@ -43,6 +43,7 @@ from django_tasks.sealing import unsealed
 from django_tasks.serializers import dumps
 from django_tasks.settlement import ACKED, Settlement
 from django_tasks.task import Task
+from django_tasks.unknown import held
 
 _log = logging.getLogger("django_tasks.task")
 
@@ -92,9 +93,14 @@ def execute(delivery: Delivery, site: Site) -> Outcome:
     message = delivery.message
     try:
         task, args, kwargs = _open(message)
-    except (NotRegistered, DecodeError) as error:
+    except NotRegistered as error:
+        outcome = None if site.eager else held(delivery, error, site.clock())
+        if outcome is None:
+            return refused(delivery, error)
+        return expired(delivery) if _is_over(message, site) else outcome
+    except DecodeError as error:
         return refused(delivery, error)
-    if message.expires is not None and message.expires.timestamp() <= site.clock():
+    if _is_over(message, site):
         return expired(delivery)
     request = Request(
         message=message,
@@ -111,6 +117,10 @@ def execute(delivery: Delivery, site: Site) -> Outcome:
     if not site.eager:
         databases.tidy(task.name)
     return outcome
+
+
+def _is_over(message: Message, site: Site) -> bool:
+    return message.expires is not None and message.expires.timestamp() <= site.clock()
 
 
 def _open(message: Message) -> tuple[AnyTask, tuple[Any, ...], dict[str, Any]]:

@@ -25,6 +25,9 @@ _task = logging.getLogger("django_tasks.task")
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 _SHOWN = 200
+_HELD = 1000
+"""How many names are kept of tasks that are not known here: they come from outside."""
+_held: set[str] = set()
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
@@ -147,6 +150,8 @@ def _log_outcome(delivery: Delivery, outcome: Outcome) -> None:
 
 
 def _level(delivery: Delivery, outcome: Outcome) -> int:
+    if outcome.state == states.PENDING and outcome.failure is not None:
+        return logging.WARNING if _is_new(delivery.message.task) else logging.DEBUG
     if outcome.state != states.FAILURE:
         return logging.WARNING if outcome.requeue is not None and outcome.requeue.spent else logging.INFO
     task = tasks.get(delivery.message.task)
@@ -159,6 +164,14 @@ def _level(delivery: Delivery, outcome: Outcome) -> int:
             if named or (raised is not None and issubclass(raised, error)):
                 return logging.INFO
     return logging.ERROR
+
+
+def _is_new(name: str) -> bool:
+    """Tell whether this is the first message of a task that is not known here: the others need no word each."""
+    if name in _held or len(_held) >= _HELD:
+        return False
+    _held.add(name)
+    return True
 
 
 def _words(outcome: Outcome, level: int) -> str:
@@ -175,7 +188,7 @@ def _words(outcome: Outcome, level: int) -> str:
         case states.RETRY:
             return f"is to be retried: {why}"
         case states.PENDING:
-            return "goes back to its queue"
+            return f"goes back to its queue, for a worker that knows it: {why}" if why else "goes back to its queue"
         case _:
             return f"{outcome.state.lower()}: {why}"
 

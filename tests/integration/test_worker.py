@@ -15,12 +15,13 @@ from django.dispatch import Signal
 from django.test import override_settings
 from django.utils import timezone
 
-from django_tasks import AsyncResult, bulk, revoke, signals, states
-from django_tasks.connections import results
+from django_tasks import AsyncResult, bulk, revoke, send_task, signals, states, task
+from django_tasks.connections import brokers, results
 from django_tasks.exceptions import TaskRevoked
 from django_tasks.message import Delivery
 from django_tasks.models import TaskResult, WorkerNode
 from django_tasks.pools.solo import SoloPool
+from django_tasks.registry import tasks
 from django_tasks.worker.maintenance import BATCH
 from django_tasks.worker.worker import Worker
 from tests.integration.stage import (
@@ -75,6 +76,28 @@ def test_a_worker_with_a_number_of_tasks_runs_exactly_so_many(pool, ahead, broke
     assert worker.processed == 20
     assert ended(handles) == [states.SUCCESS] * 20 + [states.PENDING] * 30
     assert set(broker.deliveries().values()) == {0}
+
+
+@each_pool
+def test_a_task_whose_code_comes_with_the_next_deployment_waits_for_it(pool, broker, settings):
+    settings.DJANGO_TASKS = {**settings.DJANGO_TASKS, "UNKNOWN_TASKS_WAIT": timedelta(minutes=5)}
+    broker = brokers["default"]
+    handle = send_task("deployed.later", (2,))
+    # The worker of before finds nothing that it could do, and leaves.
+    assert burst(pool).processed == 0
+    assert broker.deliveries() == {handle.id: 0}
+    assert handle.state == states.PENDING
+    task(name="deployed.later", bind=True)(later)
+    try:
+        broker.clock = lambda: time.time() + 60.0
+        assert burst(pool).processed == 1
+    finally:
+        del tasks["deployed.later"]
+    assert handle.get(0) == [2, 1]
+
+
+def later(self: Any, number: int) -> list[int]:
+    return [number, self.request.attempt]
 
 
 def test_what_was_handed_back_does_not_count_among_a_number_of_tasks(broker):
