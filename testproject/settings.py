@@ -2,6 +2,7 @@
 
 DATABASE_URL     such as postgres://user:password@host:port/name; a SQLite file beside this one unless given
 DEBUG            0 for workers, which would keep a log of their queries; 1 unless given
+And see backends.py for those that choose the broker.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import django
 
+from testproject.backends import from_environment
 from tests import databases
 
 HERE = Path(__file__).resolve().parent
@@ -73,6 +75,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 
 DJANGO_TASKS = {
+    **from_environment(),
     "QUEUES": {"mail": {"PRIORITY": -5}},
     "ROUTES": {"testproject.shop.tasks.email_*": "mail"},
 }

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,19 @@ import pytest
 from django.test import override_settings
 
 from django_tasks import AsyncResult
-from django_tasks.connections import results
+from django_tasks.backends.base import Broker
+from django_tasks.connections import brokers, results
+from django_tasks.message import Delivery
 from django_tasks.models import QueuedMessage, TaskResult, WorkerNode
+from testproject.backends import backends
+from tests import redises
+from tests.acceptance import choice
 from tests.acceptance.ledger import Ledger
+from tests.rabbit import Rabbit
 
 ROOT = Path(__file__).parents[2]
+QUEUES = ("default", "elsewhere", "empty", "few", "mail", "many", "other", "reports", "routed", "slow", "start")
+"""What tests send to; RabbitMQ keeps them until they are deleted."""
 PATIENCE = 60.0
 """Seconds after which something that should have happened is taken not to happen."""
 
@@ -119,11 +128,12 @@ def group_of(group: int) -> list[int]:
 
 
 class Site:
-    """One database, and the workers on it."""
+    """One database, one broker, and the workers on them."""
 
-    def __init__(self, alias: str, folder: Path) -> None:
+    def __init__(self, alias: str, folder: Path, kind: str = "database") -> None:
         self.alias = alias
         self.folder = folder
+        self.kind = kind
         self.ledger = Ledger(folder / "ledger")
         self.settings: dict[str, Any] = {"LEASE": 2.0, "HEARTBEAT": 0.5}
         self.environment: dict[str, str] = {}
@@ -167,14 +177,46 @@ class Site:
 
     def tell(self) -> str:
         """Say how everything stands, for a test that fails."""
+        waiting = dict(self.waiting())
         queued = list(QueuedMessage.objects.using(self.alias).values("task_id", "ready", "leased_by", "deliveries"))
         done = list(TaskResult.objects.using(self.alias).values("task_id", "state", "error_message")[:20])
         logs = "\n".join(worker.output[-3000:] for worker in self.workers)
-        return f"queued {queued[:20]}\nresults {done}\n{logs}\nledger {self.ledger.lines()[:40]}"
+        return f"waiting {waiting} queued {queued[:20]}\nresults {done}\n{logs}\nledger {self.ledger.lines()[:40]}"
+
+    @property
+    def broker(self) -> Broker:
+        return brokers["default"]
+
+    def waiting(self, *queues: str) -> Counter[str]:
+        """Count what waits in the broker and in its outbox; without names, in every queue that has been used here."""
+        found: Counter[str] = Counter()
+        if self.broker.database is None:
+            found.update(QueuedMessage.objects.using(self.alias).values_list("queue", flat=True))
+        for stats in self.broker.stats(queues):
+            found[stats.queue] += stats.ready + stats.delayed
+        return +found
 
     def quiet(self) -> bool:
-        """Tell whether nothing is queued or leased."""
-        return not QueuedMessage.objects.using(self.alias).exists()
+        """Tell whether nothing is queued or, where the broker tells that, leased."""
+        return not self.waiting() and not any(stats.leased for stats in self.broker.stats())
+
+    def comes_to(self, **numbers: int) -> None:
+        """Block until so many messages wait in each queue, and none in any other."""
+        self.until(lambda: self.waiting() == numbers, f"{numbers} wait and no others")
+
+    def deliveries_to_come(self, *handles: AsyncResult[Any]) -> set[int]:
+        """Take tasks that wait, as a worker would, and put them back; return which deliveries of theirs these were: the
+        first, if none before has counted."""
+        taken: list[Delivery] = []
+
+        def all_came() -> bool:
+            taken.extend(self.broker.fetch(["default"], 100, lease=600.0, consumer="test"))
+            return {handle.id for handle in handles} <= {delivery.message.id for delivery in taken}
+
+        self.until(all_came, "all are in their queue")
+        self.broker.nack(taken)
+        brokers.close()
+        return {delivery.deliveries for delivery in taken}
 
     def nodes(self) -> list[WorkerNode]:
         return list(WorkerNode.objects.using(self.alias).order_by("name"))
@@ -201,9 +243,47 @@ class Gate:
 
 
 @pytest.fixture
-def site(alias: str, tmp_path: Path) -> Iterator[Site]:
-    site = Site(alias, tmp_path)
-    backend = {"default": {"BACKEND": "database", "OPTIONS": {"USING": alias}}}
-    with override_settings(DJANGO_TASKS={"BROKERS": backend, "RESULTS": backend, **site.settings}):
+def prefix(broker: str) -> Iterator[str]:
+    """Begin the names of all keys or queues of one test, and leave none of them behind."""
+    if broker == "redis":
+        with redises.own_prefix() as prefix:
+            yield prefix
+    elif broker == "amqp":
+        rabbit = Rabbit()
+        rabbit.uses(*QUEUES)
+        yield rabbit.prefix.removesuffix(".")
+        rabbit.close()
+    else:
+        yield ""
+
+
+@pytest.fixture
+def site(alias: str, broker: str, prefix: str, tmp_path: Path) -> Iterator[Site]:
+    site = Site(alias, tmp_path, broker)
+    if broker != "database":
+        site.settings |= backends(broker, prefix)
+    with override_settings(DJANGO_TASKS={**site.settings, **backends(broker, prefix, using=alias)}):
         yield site
         site.close()
+        brokers.close()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    choice.parametrize(metafunc)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    choice.deselect(config, items)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    choice.send_up(session.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    choice.take_over(node.config, getattr(node, "workeroutput", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    choice.tell(terminalreporter)

@@ -19,6 +19,8 @@ from tests.vendors import each_vendor
 from tools.servers import PrivatePostgres
 from tools.servers import private as running_privately
 
+pytestmark = pytest.mark.brokers("database", reason="about the database that keeps the messages")
+
 ALIAS = "private"
 
 

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from testproject.backends import on
+
 ROOT = Path(__file__).parent.parent.parent
 
 
 @contextmanager
-def demo() -> Iterator[subprocess.Popen[str]]:
-    environment = {**os.environ, "ONCE": "1", "PYTHONUNBUFFERED": "1"}
+def demo(broker: str, prefix: str) -> Iterator[subprocess.Popen[str]]:
+    environment = {**os.environ, "ONCE": "1", "PYTHONUNBUFFERED": "1", **on(broker, prefix)}
     process = subprocess.Popen(
         [sys.executable, "-m", "testproject.demo"],
         cwd=ROOT,
@@ -43,8 +45,8 @@ def children_of(pid: int) -> dict[int, list[str]]:
     return {int(child): Path(f"/proc/{child}/cmdline").read_text().split("\0") for child in pids}
 
 
-def test_it_ranks_the_words_of_the_standard_library_and_stops() -> None:
-    with demo() as process:
+def test_it_ranks_the_words_of_the_standard_library_and_stops(broker: str, prefix: str) -> None:
+    with demo(broker, prefix) as process:
         said, errors = process.communicate()
 
     assert process.returncode == 0, f"{said}\n{errors}"
@@ -64,8 +66,8 @@ def test_it_ranks_the_words_of_the_standard_library_and_stops() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the demo's children in /proc")
-def test_a_worker_that_dies_is_told_and_counts_as_a_failure() -> None:
-    with demo() as process:
+def test_a_worker_that_dies_is_told_and_counts_as_a_failure(broker: str, prefix: str) -> None:
+    with demo(broker, prefix) as process:
         assert process.stdout is not None
         assert any("a worker runs tasks" in line for line in process.stdout)
         children = children_of(process.pid)

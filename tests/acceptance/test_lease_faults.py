@@ -18,6 +18,9 @@ pytestmark = each_vendor(transaction=True)
 
 @pytest.mark.parametrize("how", ["return", "raise", "retry", "progress"])
 def test_a_worker_that_wakes_after_its_lease_changes_nothing(site: Site, how: str):
+    if site.kind == "amqp":
+        # There what a worker holds is lost with its connection, which the server ends after two silent heartbeats.
+        site.settings["BROKERS"]["default"]["OPTIONS"]["HEARTBEAT"] = 2
     zombie = site.worker()
     gate = site.gate()
     result = tasks.hold_then.delay(str(site.ledger), str(gate), how)
@@ -34,7 +37,7 @@ def test_a_worker_that_wakes_after_its_lease_changes_nothing(site: Site, how: st
     assert (known.state, result.get(1), known.ended_at, known.attempts) == (states.SUCCESS, 2, ended_at, 2)
     assert [line.attempt for line in site.ledger.lines("start")] == [1, 2]
     assert rescuer.stop() == 0
-    assert site.quiet()
+    site.until(site.quiet, "nothing is left in the queue")
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
@@ -52,6 +55,7 @@ def test_a_task_that_holds_the_interpreter_lock_for_several_leases_runs_once(sit
     assert other.stop() == 0
 
 
+@pytest.mark.brokers("database", reason="one transaction takes in effects and messages there alone")
 def test_an_atomic_task_that_lost_its_lease_leaves_no_effect(site: Site):
     if site.alias == "default":
         pytest.skip("SQLite has one writer: the frozen transaction holds the lock that the rescuer needs")

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from django.db import connections
 from django.test import override_settings
 
 from django_tasks import bulk, revoke, states
-from django_tasks.models import QueuedMessage
+from django_tasks.connections import results
 from django_tasks.result import AsyncResult
 from tests.acceptance import tasks
 from tests.acceptance.conftest import PATIENCE, ROOT, Site, group_of
@@ -70,10 +69,6 @@ def notes(site: Site, number: int = 1, **options: Any) -> list[AsyncResult[Any]]
     return bulk(tasks.note.s(str(site.ledger)).set(options) for _ in range(number))  # type: ignore[arg-type]
 
 
-def waiting(site: Site) -> Counter[str]:
-    return Counter(QueuedMessage.objects.using(site.alias).values_list("queue", flat=True))
-
-
 # Queues and brokers
 
 
@@ -81,13 +76,14 @@ def test_queues_are_those_that_are_named_or_those_of_the_settings_and_some_may_b
     for queue in ("mail", "reports", "other", "default"):
         notes(site, 2, queue=queue)
     burst(site, "-Q", "mail, reports")
-    assert waiting(site) == {"other": 2, "default": 2}
+    site.comes_to(other=2, default=2)
     burst(site, "-X", "mail,default", QUEUES={"mail": {}, "other": {}})
-    assert waiting(site) == {"default": 2}
+    site.comes_to(default=2)
     burst(site, "--queues=mail,default", "--exclude-queues=mail")
-    assert waiting(site) == {}
+    site.comes_to()
 
 
+@pytest.mark.brokers("database", reason="names brokers of its own")
 def test_without_names_a_worker_takes_from_every_queue_that_the_settings_name_for_its_broker(site: Site):
     for queue in ("mail", "routed", "start", "elsewhere"):
         notes(site, queue=queue)
@@ -98,9 +94,10 @@ def test_without_names_a_worker_takes_from_every_queue_that_the_settings_name_fo
         DEFAULT_QUEUE="start",
         BROKERS={"default": {"BACKEND": "database"}, "second": {"BACKEND": "database"}},
     )
-    assert waiting(site) == {"elsewhere": 1}
+    site.comes_to(elsewhere=1)
 
 
+@pytest.mark.brokers("database", reason="names brokers of its own")
 def test_a_worker_serves_the_broker_that_is_named(site: Site):
     backend = {"BACKEND": "database", "OPTIONS": {"USING": site.alias}}
     both = {"BROKERS": {"default": backend, "second": backend}, "QUEUES": {"slow": {"BROKER": "second"}}}
@@ -110,7 +107,7 @@ def test_a_worker_serves_the_broker_that_is_named(site: Site):
     served = {**both, "BROKERS": {"default": {"BACKEND": "database"}, "second": {"BACKEND": "database"}}}
     done = burst(site, "--broker", "second", **served)
     assert "second (DatabaseBroker)" in done.stdout
-    assert waiting(site) == {"default": 1}
+    site.comes_to(default=1)
 
 
 # How many at once, and how
@@ -241,8 +238,7 @@ def test_nothing_is_taken_beyond_what_runs_when_that_is_asked_for(site: Site):
     behind = notes(site, 20)
     worker = site.worker("-c", "1", "--prefetch", "0")
     site.until(lambda: long.id in site.ledger.count(), "the long task has begun")
-    rows = QueuedMessage.objects.using(site.alias).filter(lease_token__isnull=False)
-    assert list(rows.values_list("task_id", flat=True)) == [long.id]
+    assert site.waiting() == {"default": len(behind)}
     gate.open()
     assert set(site.ended(*short, long, *behind)) == {states.SUCCESS}
     assert worker.stop() == 0
@@ -255,11 +251,11 @@ def test_a_burst_leaves_what_is_delayed_and_a_number_of_tasks_is_exact(site: Sit
     assert done.returncode == 0
     assert "stopped: 7 tasks done, 0 failed" in done.stderr
     assert len(site.ledger.lines()) == 7
-    assert set(QueuedMessage.objects.using(site.alias).values_list("deliveries", flat=True)) == {0}
+    assert site.deliveries_to_come(*(handle for handle in handles if not handle.ready())) == {1}
     assert "stopped: 23 tasks done" in burst(site).stderr
     assert site.ended(*handles) == [states.SUCCESS] * 30
     assert later.state == states.PENDING
-    assert waiting(site) == {"default": 1}
+    site.comes_to(default=1)
 
 
 def test_without_grace_what_runs_goes_back_at_once(site: Site):
@@ -269,8 +265,7 @@ def test_without_grace_what_runs_goes_back_at_once(site: Site):
     site.until(lambda: bool(site.ledger.lines("start")), "the task has begun")
     assert worker.stop() == 0
     worker.wait_for("goes back to its queue")
-    row = QueuedMessage.objects.using(site.alias).get(task_id=handle.id)
-    assert (row.ready, row.deliveries) == (True, 0)
+    assert site.deliveries_to_come(handle) == {1}
 
 
 def test_a_purge_removes_what_waits_in_the_workers_queues_first(site: Site):
@@ -279,7 +274,7 @@ def test_a_purge_removes_what_waits_in_the_workers_queues_first(site: Site):
     notes(site, 3, queue="other")
     done = burst(site, "--purge", "-Q", "default,empty")
     assert "purged 6 messages from default\npurged 0 messages from empty\n" in done.stdout
-    assert waiting(site) == {"other": 3}
+    site.comes_to(other=3)
     assert site.ledger.lines() == []
 
 
@@ -307,7 +302,7 @@ def test_several_workers_are_kept_alive_by_a_supervisor_that_passes_on_what_it_i
     worker.wait_for("ready", 2)
     site.until(lambda: set(alive(site)) == {"w-1", "w-2"}, "both have signed on")
     assert int(pidfile.read_text()) == worker.pid
-    assert (waiting(site), site.ledger.lines()) == ({}, [])
+    assert (site.waiting(), site.ledger.lines()) == ({}, [])
     gate = site.gate()
     held = bulk(tasks.hold.s(str(site.ledger), str(gate)) for _ in range(2))
     site.until(lambda: len(site.ledger.lines("start")) == 2, "each has a task")
@@ -385,8 +380,8 @@ def test_the_banner_says_what_the_worker_is_before_it_is_ready(site: Site):
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
     assert re.fullmatch(r"django_tasks \d\S* (\\xb7|.) w", said[0])
-    assert "broker   default (DatabaseBroker)" in said
-    assert "results  default (DatabaseStore)" in said
+    assert f"broker   default ({type(site.broker).__name__})" in said
+    assert f"results  default ({type(results['default']).__name__})" in said
     assert "pool     prefork, 2 at once" in said
     assert "queues   mail, default" in said
     assert "tests.acceptance.tasks.note" in said
@@ -488,7 +483,7 @@ def test_a_pidfile_is_there_while_the_worker_is_and_keeps_a_second_one_out(site:
     second = run(site, "--pidfile", str(pidfile), "--purge", "-Q", "other")
     assert second.returncode == 1
     assert second.stderr == f"CommandError: {pidfile} exists: is a worker running? Remove it if not.\n"
-    assert waiting(site) == {"other": 3}
+    site.comes_to(other=3)
     assert worker.stop() == 0
     assert not pidfile.exists()
 
@@ -542,7 +537,8 @@ def test_a_worker_starts_again_when_the_code_changes(site: Site, tmp_path: Path)
     assert notes(site)[0].get(20) == 1
     assert int(pidfile.read_text()) == worker.pid
     # Nothing is purged a second time.
-    assert list(QueuedMessage.objects.using(site.alias).values_list("task_id", flat=True)) == [delayed.id]
+    site.comes_to(default=1)
+    assert delayed.state == states.PENDING
     assert worker.stop() == 0
     assert not pidfile.exists()
     site.until(lambda: not group_of(worker.pid), "no process is left")
@@ -577,6 +573,7 @@ def site_at(url: str, folder: Path, blocker: Any) -> Iterator[Site]:
         del connections.settings[ALIAS]
 
 
+@pytest.mark.brokers("database", reason="about the database that keeps the messages")
 def test_a_database_without_tables_is_told_of_and_waited_for(alias: str, tmp_path: Path, django_db_blocker):
     with site_at(f"sqlite:///{tmp_path}/new.sqlite3", tmp_path, django_db_blocker) as site:
         worker = site.worker("-P", "threads")
@@ -588,6 +585,7 @@ def test_a_database_without_tables_is_told_of_and_waited_for(alias: str, tmp_pat
         assert worker.stop() == 0
 
 
+@pytest.mark.brokers("database", reason="about the database that keeps the messages")
 def test_a_purge_of_a_database_without_tables_is_refused(alias: str, tmp_path: Path, django_db_blocker):
     with site_at(f"sqlite:///{tmp_path}/new.sqlite3", tmp_path, django_db_blocker) as site:
         done = run(site, "--purge")
@@ -596,6 +594,7 @@ def test_a_purge_of_a_database_without_tables_is_refused(alias: str, tmp_path: P
         assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.brokers("database", reason="about the database that keeps the messages")
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_a_server_that_is_down_when_the_worker_starts_is_waited_for(
     alias: str, pool, down, tmp_path, django_db_blocker

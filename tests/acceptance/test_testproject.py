@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from testproject.backends import BROKERS, on
 from testproject.children import Child
 
 ROOT = Path(__file__).parent.parent.parent
@@ -17,11 +18,11 @@ MANAGE = [sys.executable, str(ROOT / "testproject" / "manage.py")]
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """Name an empty database, in the environment of processes that are to use it."""
+def environment(tmp_path: Path, broker: str, prefix: str) -> dict[str, str]:
+    """Name an empty database and a broker, in the environment of processes that are to use them."""
     # The parent's settings are those of the tests.
     inherited = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
-    return {**inherited, "DATABASE_URL": f"sqlite:///{tmp_path / 'site.sqlite3'}"}
+    return {**inherited, **on(broker, prefix), "DATABASE_URL": f"sqlite:///{tmp_path / 'site.sqlite3'}"}
 
 
 @pytest.fixture
@@ -40,6 +41,7 @@ def manage(environment: dict[str, str], *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.brokers(*BROKERS)
 def test_the_shop_uses_every_feature(worker: Child, environment: dict[str, str]) -> None:
     said = dict(line.split(": ", 1) for line in manage(environment, "open_shop").splitlines())
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from django_tasks import bulk, states
-from django_tasks.models import Crash, QueuedMessage
+from django_tasks.models import Crash
 from tests.acceptance import tasks
 from tests.acceptance.conftest import Site, group_of
 from tests.acceptance.gates import release
@@ -85,9 +85,8 @@ def test_a_warm_stop_finishes_what_runs_and_hands_back_the_rest_unspent(site: Si
     release(site, gate, *running)
     assert worker.wait() == 0
     assert site.ended(*running) == [states.SUCCESS] * 2
-    rows = QueuedMessage.objects.using(site.alias).filter(task_id__in=[handle.id for handle in waiting])
-    assert set(rows.values_list("ready", "deliveries")) == {(True, 0)}
-    assert len(rows) == 5
+    site.comes_to(default=5)
+    assert site.deliveries_to_come(*waiting) == {1}
 
 
 def test_heartbeats_go_on_during_a_warm_stop(site: Site):
@@ -141,8 +140,7 @@ def test_a_cold_stop_waits_for_nobody_and_loses_nothing(site: Site, signals: lis
     assert worker.wait() == 0
     # The grace period is 25 seconds, and the task would wait for ever.
     assert time.monotonic() - began < 10.0
-    row = QueuedMessage.objects.using(site.alias).get(task_id=result.id)
-    assert (row.ready, row.deliveries) == (True, 0)
+    assert site.deliveries_to_come(result) == {1}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""On which brokers does an acceptance test run?
+
+On the database, unless it names others: `@pytest.mark.brokers("redis", "amqp")`. Where TESTPROJECT_BROKER names one,
+every test runs on that one, but for those that name others; these are deselected, and it is told how many and why.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testproject.backends import BROKERS, VARIABLE
+
+FOLDER = Path(__file__).parent
+_KEY = pytest.StashKey[Counter[str]]()
+_VENDORS = "other brokers are tried beside one database, SQLite"
+
+
+def chosen() -> str:
+    """Return the broker that is asked for, or nothing."""
+    broker = os.environ.get(VARIABLE, "")
+    if broker not in ("", *BROKERS):
+        raise pytest.UsageError(f"{VARIABLE} is {broker!r}; it must be one of: {', '.join(BROKERS)}.")
+    return broker
+
+
+def parametrize(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes `broker` on each broker that it is for."""
+    if "broker" in metafunc.fixturenames:
+        mark = metafunc.definition.get_closest_marker("brokers")
+        named = mark.args if mark else ("database",)
+        metafunc.parametrize("broker", [chosen()] if chosen() else named)
+
+
+def against(item: pytest.Item) -> str:
+    """Say why a test is not run, if it is not."""
+    if FOLDER not in item.path.parents:
+        return ""
+    mark, params = item.get_closest_marker("brokers"), item.callspec.params if hasattr(item, "callspec") else {}
+    broker = params.get("broker", chosen())
+    if mark and broker and broker not in mark.args:
+        return str(mark.kwargs.get("reason", f"about {' and '.join(mark.args)} alone"))
+    return _VENDORS if broker not in ("", "database") and params.get("alias", "default") != "default" else ""
+
+
+def deselect(config: pytest.Config, items: list[pytest.Item]) -> None:
+    reasons = {item.nodeid: reason for item in items if (reason := against(item))}
+    config.stash[_KEY] = Counter(reasons.values())
+    if reasons:
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in reasons])
+        items[:] = [item for item in items if item.nodeid not in reasons]
+
+
+def send_up(config: pytest.Config) -> None:
+    """Tell the process that reports, where tests run in several; each has collected the same."""
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["deselected"] = dict(config.stash.get(_KEY, Counter()))
+
+
+def take_over(config: pytest.Config, output: dict[str, Any]) -> None:
+    config.stash[_KEY] = Counter(output.get("deselected", {}))
+
+
+def tell(terminal: pytest.TerminalReporter) -> None:
+    reasons: Sequence[tuple[str, int]] = terminal.config.stash.get(_KEY, Counter()).most_common()
+    for reason, number in reasons:
+        terminal.write_line(f"DESELECTED [{number}] {chosen() or 'by default'}: {reason}")
