@@ -59,7 +59,8 @@ def deselect(config: pytest.Config, items: list[pytest.Item]) -> None:
 def send_up(config: pytest.Config) -> None:
     """Tell the process that reports, where tests run in several; each has collected the same."""
     if hasattr(config, "workeroutput"):
-        config.workeroutput["deselected"] = dict(config.stash.get(_KEY, Counter()))
+        counted: Counter[str] = config.stash.get(_KEY, Counter())
+        config.workeroutput["deselected"] = dict(counted)
 
 
 def take_over(config: pytest.Config, output: dict[str, Any]) -> None:
@@ -67,6 +68,6 @@ def take_over(config: pytest.Config, output: dict[str, Any]) -> None:
 
 
 def tell(terminal: pytest.TerminalReporter) -> None:
-    reasons: Sequence[tuple[str, int]] = terminal.config.stash.get(_KEY, Counter()).most_common()
+    reasons: Sequence[tuple[str, int]] = terminal.config.stash.get(_KEY, Counter[str]()).most_common()
     for reason, number in reasons:
         terminal.write_line(f"DESELECTED [{number}] {chosen() or 'by default'}: {reason}")
