@@ -20,7 +20,8 @@ from django.db import Error as DatabaseError
 
 from django_tasks import conf
 from django_tasks.backends.base import Broker
-from django_tasks.connections import Connections, brokers, results
+from django_tasks.connections import Connections, brokers, home, results
+from django_tasks.database_fitness import examine
 from django_tasks.diagnosis import Diagnosis
 from django_tasks.exceptions import ConfigurationError, DjangoTasksError
 from django_tasks.registry import tasks
@@ -41,6 +42,9 @@ def deployment_wrong(databases: Sequence[str] = ()) -> Iterator[CheckMessage]:
         yield from _said(partial(diagnosed, broker), broker.database, databases)
     for store in built(results):
         yield from _said(store.diagnose, store.database, databases)
+    with suppress(ConfigurationError):
+        # Of workers and revocations, wherever messages and results are.
+        yield from _said(partial(examine, home()), home(), databases)
 
 
 def _said(diagnose: Callable[..., Diagnosis], database: str | None, databases: Sequence[str]) -> Sequence[CheckMessage]:

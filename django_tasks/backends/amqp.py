@@ -71,6 +71,7 @@ class AmqpBroker(Broker):
         super().__init__(alias, params, clock=clock)
         self.settings = read_options(alias, self.options)
         self._servers = Servers(self.location, self.settings)
+        self.private = self._servers.scheme == "memory"
         self._layout = Layout(self.settings, read_bindings(self.queues))
         native = self._servers.native
         self.features = Features(  # type: ignore[misc]

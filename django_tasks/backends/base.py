@@ -66,7 +66,7 @@ class Broker(ABC):
     """The alias of the Django database whose transactions this broker takes part in, if it does."""
     eager: ClassVar[bool] = False
     """Whether `publish` runs the tasks before it returns."""
-    private: ClassVar[bool] = False
+    private: bool = False
     """Whether no other process sees what is in it."""
     longest_delay: ClassVar[float] = math.inf
     """Seconds; what is to wait for longer is sent through the outbox, also where the broker could keep it."""

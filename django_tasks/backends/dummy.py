@@ -18,6 +18,7 @@ class DummyBroker(Broker):
     """Keeps what is published in `messages`, in that order, for a test to look at; no worker ever gets any of it."""
 
     enqueue: ClassVar[Enqueue] = "immediate"
+    private = True
     features: ClassVar[Features] = Features(leases=False, exchanges=True)
 
     def __init__(self, alias: str, params: Mapping[str, Any], *, clock: Clock = time.time) -> None:

@@ -54,7 +54,7 @@ class MemoryBroker(Broker):
     """
 
     enqueue: ClassVar[Enqueue] = "immediate"
-    private: ClassVar[bool] = True
+    private = True
     features: ClassVar[Features] = Features(wakeups=True)
 
     def __init__(self, alias: str, params: Mapping[str, Any], *, clock: Clock = time.time) -> None:

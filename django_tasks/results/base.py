@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any
 
 from django.core.checks import CheckMessage
 
@@ -59,7 +59,7 @@ class ResultStore(ABC):
     features: StoreFeatures = StoreFeatures()
     database: str | None = None
     """The alias of the Django database whose transactions this store takes part in, if it does."""
-    private: ClassVar[bool] = False
+    private: bool = False
     """Whether no other process sees what is in it."""
 
     def __init__(self, alias: str, params: Mapping[str, Any], *, clock: Clock = time.time) -> None:

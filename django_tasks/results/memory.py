@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from django_tasks.message import Clock
 from django_tasks.plan import Result
@@ -21,7 +21,7 @@ class MemoryStore(ResultStore):
     be called from any thread.
     """
 
-    private: ClassVar[bool] = True
+    private = True
 
     def __init__(self, alias: str, params: Mapping[str, Any], *, clock: Clock = time.time) -> None:
         super().__init__(alias, params, clock=clock)

@@ -38,11 +38,8 @@ def declare(rabbit: Rabbit, **arguments: Any) -> None:
 
 def of_the_queue(rabbit: Rabbit, **options: Any) -> list[tuple[str, str]]:
     told = rabbit.open(**options).diagnose([QUEUE])
-    return [
-        (name, str(one.msg))
-        for one in told.found
-        if (name := str(one.id).removeprefix("django_tasks.")) not in NOT_OURS
-    ]
+    named = [(str(one.id).removeprefix("django_tasks."), str(one.msg)) for one in told.found]
+    return [(name, said) for name, said in named if name not in NOT_OURS]
 
 
 def test_a_server_says_what_it_is(rabbit: Rabbit) -> None:

@@ -83,8 +83,11 @@ def test_results_that_are_kept_for_ever_pile_up(configure: Configure) -> None:
     assert "'audit'" in found.msg
 
 
-def test_messages_in_the_memory_of_the_site_reach_no_worker(configure: Configure) -> None:
-    configure(RESULTS=SHARED["RESULTS"])
+@pytest.mark.parametrize(
+    "broker", [{"BACKEND": "memory"}, {"BACKEND": "dummy"}, {"BACKEND": "amqp", "LOCATION": "memory://"}], ids=str
+)
+def test_messages_in_the_memory_of_the_site_reach_no_worker(configure: Configure, broker: dict[str, str]) -> None:
+    configure(BROKERS={"default": broker}, RESULTS=SHARED["RESULTS"])
     assert ids(settings_wrong()) == ["E151"]
 
 
@@ -150,17 +153,26 @@ def test_a_deployment_check_says_once_what_the_other_checks_say_too(configure: C
 
 def test_a_server_is_asked_if_databases_may_be(configure: Configure) -> None:
     configure(**{**SHARED, "BROKERS": {"default": {"BACKEND": f"{__name__}.TalkingBroker"}}})
-    assert [found.msg for found in check_deployment(None, databases=["default"])] == ["asked: True"]
+    assert [found.msg for found in check_deployment(None, databases=["elsewhere"])] == ["asked: True"]
 
 
 def test_a_server_that_does_not_answer_is_not_the_business_of_a_check(configure: Configure) -> None:
     configure(**{**SHARED, "RESULTS": {"default": {"BACKEND": f"{__name__}.SilentStore"}}})
-    assert check_deployment(None, databases=["default"]) == []
+    assert check_deployment(None, databases=["elsewhere"]) == []
 
 
 def test_where_the_settings_are_wrong_nothing_is_built_from_them(configure: Configure) -> None:
     configure(BROKERS={"default": {"BACKEND": "memory"}}, LEESE=1)
     assert check_deployment(None) == []
+
+
+@pytest.mark.django_db
+def test_the_database_of_workers_is_looked_at_wherever_messages_and_results_are(
+    configure: Configure, settings: Any
+) -> None:
+    configure(**SHARED)
+    settings.USE_TZ, settings.TIME_ZONE = False, "America/New_York"
+    assert ids(check_deployment(None)) == ["W103"]
 
 
 def test_what_cannot_be_built_keeps_nothing_else_from_being_checked(configure: Configure) -> None:
