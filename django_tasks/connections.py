@@ -104,7 +104,12 @@ results: Connections[ResultStore] = Connections(
 
 def relayed() -> list[str]:
     """Return the aliases of the brokers that have an outbox: those that take no part in a database's transactions."""
-    return [broker.alias for broker in brokers.all() if broker.database is None and broker.enqueue != "immediate"]
+    return [broker.alias for broker in brokers.all() if has_outbox(broker)]
+
+
+def has_outbox(broker: Broker) -> bool:
+    """Tell whether messages for a broker may wait in the database until they are relayed."""
+    return broker.database is None and broker.enqueue != "immediate"
 
 
 def _outbox_entries() -> dict[str, Any]:

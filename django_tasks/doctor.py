@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from django_tasks import conf
 from django_tasks.backends.base import Broker, QueueStats
-from django_tasks.connections import brokers, home, outboxes, relayed, results
+from django_tasks.connections import brokers, has_outbox, home, outboxes, results
 from django_tasks.database_fitness import examine
 from django_tasks.deployment import built, diagnosed, settings_wrong
 from django_tasks.diagnosis import Diagnosis
@@ -62,12 +62,8 @@ def examined() -> list[Finding]:
     try:
         alive = list(_alive())
         work = Diagnosis(_crew(alive), found=tuple(work_wrong(answering, alive)))
-    except (DjangoTasksError, DatabaseError) as error:
-        unseen = Error(
-            f"What waits, and who works, cannot be seen: {_told(error)}",
-            hint="Do the servers answer, and is `manage.py migrate` done?",
-            id="django_tasks.E100",
-        )
+    except DatabaseError as error:
+        unseen = _unseen(f"Which workers are there cannot be seen: {_told(error)}")
         work = Diagnosis("cannot be seen", found=(unseen,))
         return [told, *found, Finding(("work",), work, answers=False)]
     return [told, *(_crowded(finding, alive) for finding in found), Finding(("work",), work)]
@@ -156,25 +152,41 @@ def work_wrong(answering: Iterable[Broker], alive: Sequence[WorkerNode]) -> Iter
     """Give what waits in vain."""
     served = {(worker.broker, queue) for worker in alive for queue in worker.queues.split(",")}
     for broker in answering:
-        for stats in broker.stats([] if broker.features.overview else queues_of(broker.alias)):
-            if not stats.ready:
-                continue
-            where = f"in the queue {stats.queue!r} of the broker {broker.alias!r}"
-            if (broker.alias, stats.queue) not in served:
-                yield _unserved(stats, where, broker.alias)
+        for stats in _standing(broker, [] if broker.features.overview else queues_of(broker.alias)):
+            if isinstance(stats, CheckMessage):
+                yield stats
+            elif stats.ready and (broker.alias, stats.queue) not in served:
+                yield _unserved(stats, _queue(stats, broker), broker.alias)
             elif stats.oldest > LONG:
-                yield _late(stats, where)
-    for alias in relayed():
-        for stats in outboxes[alias].stats():
-            if stats.oldest > LONG:
-                yield _late(stats, f"in the outbox for the broker {alias!r}")
+                yield _late(stats, _queue(stats, broker))
+    for broker in filter(has_outbox, built(brokers)):
+        for stats in _standing(outboxes[broker.alias], []):
+            if isinstance(stats, CheckMessage):
+                yield stats
+            elif stats.oldest > LONG:
+                yield _late(stats, f"in the outbox for the broker {broker.alias!r}")
+
+
+def _standing(broker: Broker, queues: Sequence[str]) -> Sequence[QueueStats | CheckMessage]:
+    try:
+        return broker.stats(queues)
+    except DjangoTasksError as error:
+        return [_unseen(f"What waits for the broker {broker.alias!r} cannot be seen: {error}")]
+
+
+def _unseen(what: str) -> CheckMessage:
+    return Error(what, hint="Does the server answer, and is `manage.py migrate` done?", id="django_tasks.E100")
+
+
+def _queue(stats: QueueStats, broker: Broker) -> str:
+    return f"in the queue {stats.queue!r} of the broker {broker.alias!r}"
 
 
 def _unserved(stats: QueueStats, where: str, alias: str) -> CheckMessage:
     option = "" if alias == "default" else f" --broker {alias}"
     return Warning(
         f"{_number(stats)} {where}{_since(stats)}, and no live worker takes from it.",
-        hint=f"Run `manage.py runworker{option} --queues {stats.queue}`, or correct the route that leads there.",
+        hint=f"Run `manage.py runworker{option} --queues {stats.queue!r}`, or correct the route that leads there.",
         id="django_tasks.W161",
     )
 

@@ -118,6 +118,7 @@ def test_a_backend_that_cannot_be_made_is_an_error_and_the_others_are_asked(conf
     configure(BROKERS={"default": DATABASE, "bus": {"BACKEND": "amqp", "OPTIONS": {"QUEUE_TIPE": "quorum"}}})
     told = places()
     assert found(told["broker bus"]) == ["E002"]
+    assert told["work"]["what"] == "no live workers"
     assert found(told["broker default, results default, workers and outbox"]) == []
 
 
@@ -186,7 +187,7 @@ def test_tasks_that_no_live_worker_takes_are_told() -> None:
     assert work["what"] == "2 live workers"
     assert found(work) == ["W161"]
     assert work["found"][0]["message"].startswith("1 task is ready in the queue 'mail' of the broker 'default'")
-    assert "--queues mail" in work["found"][0]["hint"]
+    assert "--queues 'mail'" in work["found"][0]["hint"]
 
 
 def test_tasks_that_have_been_ready_for_long_are_told_although_a_worker_is_there() -> None:
@@ -220,7 +221,7 @@ def test_a_broker_that_knows_no_queues_is_asked_for_those_of_the_settings(config
     )
     [told] = places()["work"]["found"]
     assert told["message"].startswith("4 tasks are ready in the queue 'clicks' of the broker 'far', and no live")
-    assert "runworker --broker far --queues clicks" in told["hint"]
+    assert "runworker --broker far --queues 'clicks'" in told["hint"]
 
 
 def test_what_nobody_relays_is_told(configure: Configure) -> None:
@@ -250,6 +251,20 @@ def test_tables_that_are_not_there_are_an_error_with_the_way_out(configure: Conf
     work = places()["work"]
     assert found(work) == ["E100"]
     assert "manage.py migrate" in work["found"][0]["message"]
+
+
+def test_one_broker_that_cannot_be_looked_into_keeps_nobody_from_looking_into_others(
+    configure: Configure, without_tables: str
+) -> None:
+    configure(
+        BROKERS={
+            "default": DATABASE,
+            "bare": {"BACKEND": "database", "OPTIONS": {"USING": without_tables}},
+            "far": {"BACKEND": f"{__name__}.Distant"},
+        },
+        QUEUES={"clicks": {"BROKER": "far"}},
+    )
+    assert found(places()["work"]) == ["E100", "W161"]
 
 
 @pytest.mark.django_db(databases=["postgres"])

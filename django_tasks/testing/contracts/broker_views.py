@@ -308,6 +308,12 @@ class ViewContract(BrokerHarness):
     def test_checks_say_something_or_nothing(self, broker: Broker) -> None:
         assert all(isinstance(said, CheckMessage) for said in broker.check())
 
+    def test_a_diagnosis_names_the_server_and_says_what_the_settings_alone_show(self, broker: Broker) -> None:
+        asked, unasked = broker.diagnose([QUEUE]), broker.diagnose([QUEUE], ask=False)
+        assert asked.what
+        assert all(isinstance(said, CheckMessage) for said in asked.found)
+        assert all(said in asked.found for said in unasked.found)
+
     def test_a_server_that_does_not_answer_is_told_as_such(self, broker: Broker) -> None:
         cut = self.unreachable()
         if cut is None:

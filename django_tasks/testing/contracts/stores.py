@@ -399,7 +399,8 @@ class StoreContract:
         assert store.forget([done.id, "another"]) == 2
 
     def test_checks_say_something_or_nothing(self, store: ResultStore) -> None:
-        assert all(isinstance(one, CheckMessage) for one in store.check())
+        assert all(isinstance(one, CheckMessage) for one in (*store.check(), *store.diagnose().found))
+        assert store.diagnose().what
 
     def test_a_server_that_does_not_answer_is_told_as_such(self, store: ResultStore) -> None:
         cut = self.unreachable()
