@@ -87,7 +87,7 @@ def _place(connection: Any) -> str:
     if connection.vendor == "sqlite":
         return str(settings["NAME"])
     port = f":{settings['PORT']}" if settings["PORT"] else ""
-    return f"{settings['HOST'] or 'localhost'}{port}/{settings['NAME']}"
+    return f"{settings['HOST'] or 'localhost'}{port}/{settings['NAME'] or ''}"
 
 
 def _settings_wrong(using: str, connection: Any) -> Iterator[CheckMessage]:
