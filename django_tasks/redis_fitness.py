@@ -27,11 +27,11 @@ Info = Mapping[str, Any]
 """What `INFO` says."""
 
 PATCHED = {
-    "Redis": {(7, 2): 11, (7, 4): 6, (8, 0): 4, (8, 2): 2},
+    "Redis": {(6, 2): 20, (7, 2): 11, (7, 4): 6, (8, 0): 4, (8, 2): 2},
     "Valkey": {(7, 2): 11, (8, 0): 6, (8, 1): 4},
 }
-"""Of each line the first release without CVE-2025-49844, by which who may run scripts takes the server over; lines
-older than these have none, newer ones never had it.
+"""Of each line the first release without CVE-2025-49844, by which who may run scripts takes the server over. Lines that
+are not here have none if they are older than the last of these, and never had it if they are newer.
 https://redis.io/blog/security-advisory-cve-2025-49844/
 """
 
@@ -171,7 +171,7 @@ def has_hole(product: str, version: str) -> bool:
     if len(numbers) < 2:
         return False
     line = numbers[:2]
-    return line < min(lines) or (line in lines and numbers[2:3] < (lines[line],))
+    return numbers[2:3] < (lines[line],) if line in lines else line < max(lines)
 
 
 def _product(info: Info) -> tuple[str, str]:

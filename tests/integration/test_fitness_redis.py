@@ -161,7 +161,9 @@ def test_a_password_beside_the_location_counts_too() -> None:
 @pytest.mark.parametrize(
     ("product", "version", "hole"),
     [
-        ("Redis", "6.2.20", True),
+        ("Redis", "6.0.20", True),
+        ("Redis", "6.2.19", True),
+        ("Redis", "6.2.20", False),
         ("Redis", "7.0.15", True),
         ("Redis", "7.2.10", True),
         ("Redis", "7.2.11", False),
