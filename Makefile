@@ -2,13 +2,15 @@
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 ARGS ?=
+# The test project and the acceptance tests read it.
+export TESTPROJECT_BROKER ?= $(BROKER)
 
 SOURCES = $(wildcard django_tasks testproject benchmarks tools tests noxfile.py)
 
 .PHONY: help demo test lint bench format clean
 
 help:
-	@echo "make demo    a real job on SQLite; ONCE=1 ends after it"
+	@echo "make demo    a real job on SQLite; ONCE=1 ends after it, BROKER=redis or amqp uses that"
 	@echo "make test    every test; ARGS='-k claim' goes to pytest"
 	@echo "make lint    style, types and floors"
 	@echo "make bench   how fast it is; ARGS='--help' shows the choices"
@@ -16,7 +18,7 @@ help:
 	@echo "make clean   remove environments and caches"
 
 demo: .python
-	@$(PYTHON) -m tools.environment .venv-demo
+	@$(PYTHON) -m tools.environment .venv-demo $(if $(TESTPROJECT_BROKER),test)
 	@.venv-demo/bin/python -m testproject.demo $(ARGS)
 
 test: .python

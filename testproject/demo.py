@@ -69,7 +69,8 @@ def run(folder: Path, *, once: bool) -> None:
         site.start()
         worker = Child(
             "worker",
-            [*MANAGE, "runworker", "--pool", "prefork", "--concurrency", str(CHILDREN)],
+            # A server that keeps the messages may have some of a demo that was cut off.
+            [*MANAGE, "runworker", "--pool", "prefork", "--concurrency", str(CHILDREN), "--purge"],
             folder,
             {**environment, "DEBUG": "0"},
         )
