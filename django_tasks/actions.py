@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 
 from django_tasks import states
 from django_tasks.backends.base import Broker
-from django_tasks.connections import brokers, home, keepers, results
+from django_tasks.connections import brokers, home, keepers, keepers_of, results
 from django_tasks.control import client
 from django_tasks.control.ledger import RevocationLedger
 from django_tasks.display import moment_text
@@ -169,7 +169,7 @@ def purge(queue: str, broker: str | None = None) -> int:
 
     `broker` is an alias; without it, that of the broker to which the settings give the queue.
     """
-    return brokers[broker_for(queue) if broker is None else broker].purge(queue)
+    return sum(keeper.purge(queue) for keeper in keepers_of(broker_for(queue) if broker is None else broker))
 
 
 # Sending again

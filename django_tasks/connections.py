@@ -125,6 +125,12 @@ def keepers() -> list[Broker]:
     return [*brokers.all(), *(outboxes[alias] for alias in relayed())]
 
 
+def keepers_of(alias: str) -> list[Broker]:
+    """Return what keeps the messages of one broker: itself, and its outbox if it has one."""
+    broker = brokers[alias]
+    return [broker, outboxes[alias]] if _has_outbox(broker) else [broker]
+
+
 def home() -> str:
     """Return the alias of the database that keeps what is neither message nor result: workers, crashes, revocations."""
     return brokers["default"].database or results["default"].database or DEFAULT_DB_ALIAS

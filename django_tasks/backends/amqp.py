@@ -126,6 +126,8 @@ class AmqpBroker(Broker):
         held = self._held(deliveries)
         if not held:
             return []
+        # What wants one more message as soon as there is one would take this.
+        self._ends.receiver.pause()
         now = self.clock()
         back = [self._again(delivery, now, delay, spent=spent) for delivery in held]
         try:
@@ -204,6 +206,7 @@ class AmqpBroker(Broker):
             return
         # If that fails, they go back with the connection.
         with suppress(PublishError):
+            ends.receiver.pause()
             _give_back(ends, ends.receiver.stale(0.0))
         ends.receiver.close()
         ends.sender.close()

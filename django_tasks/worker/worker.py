@@ -395,6 +395,8 @@ class Worker:
             thread.stop()
         if self.keeper is not None:
             self.keeper.stop()
+        # What has come and was not fetched goes back as if it had not.
+        self.broker.close()
         try:
             self.presence.leave(self.processed, self.failed)
         except (DjangoTasksError, DatabaseError) as error:

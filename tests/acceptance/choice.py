@@ -59,8 +59,8 @@ def deselect(config: pytest.Config, items: list[pytest.Item]) -> None:
 def send_up(config: pytest.Config) -> None:
     """Tell the process that reports, where tests run in several; each has collected the same."""
     if hasattr(config, "workeroutput"):
-        counted: Counter[str] = config.stash.get(_KEY, Counter())
-        config.workeroutput["deselected"] = dict(counted)
+        told: Counter[str] | None = config.stash.get(_KEY, None)
+        config.workeroutput["deselected"] = dict(told or ())
 
 
 def take_over(config: pytest.Config, output: dict[str, Any]) -> None:

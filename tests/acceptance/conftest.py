@@ -134,6 +134,8 @@ class Site:
         self.alias = alias
         self.folder = folder
         self.kind = kind
+        self.backends: dict[str, Any] = {}
+        """BROKERS and RESULTS as this process sees them; for workers the test's database is the default one."""
         self.ledger = Ledger(folder / "ledger")
         self.settings: dict[str, Any] = {"LEASE": 2.0, "HEARTBEAT": 0.5}
         self.environment: dict[str, str] = {}
@@ -260,9 +262,10 @@ def prefix(broker: str) -> Iterator[str]:
 @pytest.fixture
 def site(alias: str, broker: str, prefix: str, tmp_path: Path) -> Iterator[Site]:
     site = Site(alias, tmp_path, broker)
+    site.backends = backends(broker, prefix, using=alias)
     if broker != "database":
         site.settings |= backends(broker, prefix)
-    with override_settings(DJANGO_TASKS={**site.settings, **backends(broker, prefix, using=alias)}):
+    with override_settings(DJANGO_TASKS={**site.settings, **site.backends}):
         yield site
         site.close()
         brokers.close()

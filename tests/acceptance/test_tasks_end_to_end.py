@@ -20,7 +20,7 @@ from django_tasks import AsyncResult, bulk, revoke, send_task, states
 from django_tasks.connections import results
 from django_tasks.exceptions import RemoteError, ResultTimeout, TaskExpired, TaskRevoked
 from django_tasks.models import TaskResult
-from testproject.backends import BROKERS, backends
+from testproject.backends import BROKERS
 from tests.acceptance import tasks
 from tests.acceptance.conftest import Site
 from tests.acceptance.gates import release
@@ -461,14 +461,14 @@ def test_a_task_that_an_old_worker_does_not_know_is_left_to_a_new_one(site: Site
     assert old.output.count("for a worker that knows it") == 1
 
 
-def test_settings_hold_for_tasks_that_say_nothing_themselves(site: Site, prefix: str):
+def test_settings_hold_for_tasks_that_say_nothing_themselves(site: Site):
     book = str(site.ledger)
     worker = site.worker(
         "-P", "threads", MAX_RETRIES=1, IGNORE_RESULT=True, STORE_ERRORS_EVEN_IF_IGNORED=False, ROUTES={"*": "routed"}
     )
     with override_settings(
         DJANGO_TASKS={
-            **backends(site.kind, prefix, using=site.alias),
+            **site.backends,
             "ROUTES": {"tests.acceptance.tasks.note": "routed"},
             "QUEUES": {"routed": {"PRIORITY": 7}},
             "IGNORE_RESULT": True,

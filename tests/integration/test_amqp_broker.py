@@ -257,6 +257,29 @@ def test_a_message_that_came_for_a_worker_without_use_for_it_goes_back(rabbit: R
     assert delivery.deliveries == 1
 
 
+def test_what_a_worker_puts_back_when_it_leaves_does_not_come_to_itself(rabbit: Rabbit, broker: AmqpBroker):
+    broker.publish([sample()])
+    taken = gather(broker, 1)
+    # It looks out for more, with a slot free.
+    take(broker)
+    assert not broker.wait([QUEUE], 0.1, NEVER)
+    assert broker.nack(taken) == taken
+    other = rabbit.open()
+    [again] = gather(other, 1)
+    assert again.deliveries == 1
+
+
+def test_what_came_to_a_worker_that_leaves_is_not_taken_for_lost(rabbit: Rabbit, broker: AmqpBroker):
+    take(broker)
+    assert not broker.wait([QUEUE], 0.1, NEVER)
+    other = rabbit.open()
+    other.publish([sample()])
+    assert broker.wait([QUEUE], PATIENCE, NEVER)
+    broker.close()
+    [only] = gather(other, 1)
+    assert only.deliveries == 1
+
+
 def test_a_deleted_queue_is_made_again_under_who_waits_for_it(rabbit: Rabbit, broker: AmqpBroker):
     assert take(broker) == []
     until(lambda: not broker.wait([QUEUE], 0.05, NEVER))

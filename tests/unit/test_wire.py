@@ -125,6 +125,16 @@ def test_stamps_and_headers_of_a_newer_version_are_kept_and_sent_on(celery: Cele
     assert again.headers["novelty"] == {"deep": [1]}
 
 
+def test_what_the_server_notes_on_a_message_that_waited_is_no_header_of_the_callers():
+    wire = to_wire(replace(BARE, headers={"x-request-id": "7"}))
+    died = {"queue": "default.delay.100", "count": 1, "time": datetime(2030, 1, 1, tzinfo=UTC)}
+    wire.headers.update({"x-death": [died], "x-first-death-queue": "default.delay.100", "x-delivery-count": 2})
+    message = from_wire(wire, "default")
+    assert message.headers == {"x-request-id": "7"}
+    # As a retry sends it.
+    assert from_wire(to_wire(message), "default").headers == {"x-request-id": "7"}
+
+
 def test_what_a_reader_changes_is_not_sent_again():
     wire = to_wire(FULL)
     from_wire(wire, "mail").headers["nested"]["list"].append(2)

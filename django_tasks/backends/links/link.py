@@ -124,6 +124,9 @@ class Receiver(ABC):
     def keep(self, arrival: Arrival, seconds: float) -> None:
         """Hold what was fetched too early, and give it to a fetch again after so many seconds."""
 
+    def pause(self) -> None:  # noqa: B027  # most take nothing by themselves
+        """Take nothing more until the next fetch says that there is need; `stale` then has what came before."""
+
     def stale(self, age: float) -> list[Arrival]:
         """Take out what came so many seconds ago, without having been asked for, and was not fetched since."""
         return []

@@ -189,6 +189,18 @@ class RabbitReceiver(Receiver):
             if arrival.receipt[0] == self._channel:
                 self._kept.add(arrival, seconds)
 
+    def pause(self) -> None:
+        with self._lock:
+            self._hungry = False
+            idle = self._connection is None or not self._scouts
+        if idle:
+            return
+        with self._using() as connection:
+            self._end_scouts(connection)
+            # One more question on the same channel: what is on its way comes before the answer.
+            connection.channel.basic_qos(0, 1, False)
+            self._sort()
+
     def stale(self, age: float) -> list[Arrival]:
         before = time.monotonic() - age
         with self._lock:

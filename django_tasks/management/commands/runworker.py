@@ -19,7 +19,7 @@ from django.utils.module_loading import import_string
 
 from django_tasks import conf, logs
 from django_tasks.backends.base import Broker
-from django_tasks.connections import Connections, brokers, results
+from django_tasks.connections import Connections, brokers, keepers_of, results
 from django_tasks.exceptions import BrokerUnavailable, ConfigurationError
 from django_tasks.message import NAME_LENGTH
 from django_tasks.pools import POOLS
@@ -183,7 +183,7 @@ class Command(BaseCommand):
         broker = _named(brokers, options["broker"])
         for queue in _queues(options, broker.alias):
             try:
-                removed = broker.purge(queue)
+                removed = sum(keeper.purge(queue) for keeper in keepers_of(broker.alias))
             except BrokerUnavailable as error:
                 raise CommandError(f"Cannot purge {queue}: {error}") from error
             self.stdout.write(f"purged {removed} messages from {queue}")
