@@ -128,7 +128,7 @@ def keepers() -> list[Broker]:
 def keepers_of(alias: str) -> list[Broker]:
     """Return what keeps the messages of one broker: itself, and its outbox if it has one."""
     broker = brokers[alias]
-    return [broker, outboxes[alias]] if _has_outbox(broker) else [broker]
+    return [broker, outboxes[alias]] if has_outbox(broker) else [broker]
 
 
 def home() -> str:

@@ -20,7 +20,7 @@ from tests.acceptance.conftest import Site
 from tests.vendors import each_vendor
 from tools.servers import PrivateRedis
 
-pytestmark = each_vendor("sqlite", transaction=True)
+pytestmark = [each_vendor("sqlite", transaction=True), pytest.mark.brokers("redis")]
 
 
 @pytest.fixture
