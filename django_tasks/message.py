@@ -72,6 +72,12 @@ class Message:
     headers: Mapping[str, Any] = field(default_factory=dict)
     """What the caller added, and anything a newer version or another program put there."""
 
+    @property
+    def reply_to(self) -> str:
+        """Where the result is to go, with a store that sends it to who asked."""
+        told = self.headers.get("reply_to")
+        return told if isinstance(told, str) else ""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delivery:

@@ -92,6 +92,8 @@ class Result:
     group_id: str | None = None
     message: Message | None = None
     """Kept for tasks that failed, so that they can be sent again."""
+    reply_to: str = ""
+    """Where the message says that its result is to go. It is not kept."""
 
     @property
     def final(self) -> bool:

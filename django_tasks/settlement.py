@@ -142,6 +142,7 @@ def result_of(delivery: Delivery, outcome: Outcome, worker: str) -> Result:
         parent_id=message.parent_id,
         group_id=message.group_id,
         message=message if _kept(outcome) else None,
+        reply_to=message.reply_to,
     )
 
 

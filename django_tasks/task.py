@@ -114,7 +114,7 @@ class Task(Generic[P, R]):
     ) -> AsyncResult[R]:
         """Run the task here and now, as a worker would, its retries included; the handle holds what came of it."""
         call = self._call(tuple(args), dict(kwargs or {}), cast(CallOptions, {**self._preset, **options}))
-        message = seal(call)
+        message = seal(call, replies=False)
         brokers[LOCAL].publish([message])
         ended: AsyncResult[R] = AsyncResult(message.id, store=LOCAL)
         # The handle keeps what was read once; a process that runs for months must not keep them all. Where nothing

@@ -13,6 +13,7 @@ from typing import Any, cast
 from django.utils import timezone
 
 from django_tasks import conf
+from django_tasks.connections import results
 from django_tasks.context import Request, current_request
 from django_tasks.exceptions import NotRegistered
 from django_tasks.message import NAME_LENGTH, Message, new_id, valid_id
@@ -57,12 +58,18 @@ class Signature:
 
 def handle(message: Message) -> AsyncResult[Any]:
     """Return the handle of a message that was sent."""
-    ignored = conf.get().ignore_result if message.ignore_result is None else message.ignore_result
-    return AsyncResult(message.id, ignored=ignored)
+    return AsyncResult(message.id, ignored=_ignored(message))
 
 
-def seal(signature: Signature) -> Message:
-    """Turn a call into a message: options of the call, else of the task, else of the settings."""
+def _ignored(message: Message) -> bool:
+    return conf.get().ignore_result if message.ignore_result is None else message.ignore_result
+
+
+def seal(signature: Signature, *, replies: bool = True) -> Message:
+    """Turn a call into a message: options of the call, else of the task, else of the settings.
+
+    It says where its result is to go if the store wants to know; not so without `replies`.
+    """
     options = signature.options
     unknown = options.keys() - CALL_OPTIONS
     if unknown:
@@ -82,7 +89,7 @@ def seal(signature: Signature) -> Message:
         _first(options.get("serializer"), declared.serializer),
         _first(options.get("compression"), declared.compression),
     )
-    return Message(
+    message = Message(
         **body.fields(),
         id=_id(options.get("task_id")),
         task=_name(signature.task),
@@ -108,6 +115,15 @@ def seal(signature: Signature) -> Message:
         enqueue=_first(options.get("enqueue"), declared.enqueue),
         headers=_headers(options.get("headers")),
     )
+    return _addressed(message) if replies else message
+
+
+def _addressed(message: Message) -> Message:
+    """Return a message whose result finds its way back, if it is one that is sent."""
+    if _ignored(message) or "reply_to" in message.headers:
+        return message
+    place = results["default"].reply_to()
+    return replace(message, headers={**message.headers, "reply_to": place}) if place else message
 
 
 def next_attempt(

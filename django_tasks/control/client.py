@@ -54,4 +54,5 @@ def revoked(message: Message, reason: str = "") -> Result:
         parent_id=message.parent_id,
         group_id=message.group_id,
         message=message,
+        reply_to=message.reply_to,
     )

@@ -47,6 +47,8 @@ class StoreFeatures:
     """`expire` removes what ended before a time; without that results go by themselves when their time is over."""
     large: bool = True
     """Keeps values of several megabytes; without that it may raise ResultTooLarge."""
+    shared: bool = True
+    """Every process sees what is saved; without that the one alone which `reply_to` stands for."""
 
 
 class ResultStore(ABC):
@@ -69,6 +71,11 @@ class ResultStore(ABC):
         self.expires: timedelta | None = self.options.get("EXPIRES", DEFAULT_EXPIRES)
         """How long results are kept after the task ended; None for ever."""
         self.clock = clock
+
+    def reply_to(self) -> str:
+        """Return what a message is to say of where its result goes, for a store that sends results to who asked; asked
+        once a call that wants its result. May raise StoreUnavailable."""
+        return ""
 
     @abstractmethod
     def save(self, results: Sequence[Result]) -> None:
