@@ -9,4 +9,5 @@ STORES = {
     "dummy": "django_tasks.results.dummy.DummyStore",
     "memory": "django_tasks.results.memory.MemoryStore",
     "redis": "django_tasks.results.redis.RedisStore",
+    "rpc": "django_tasks.results.rpc.RpcStore",
 }

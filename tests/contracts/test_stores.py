@@ -21,6 +21,7 @@ from django_tasks.results.redis import RedisStore
 from django_tasks.testing.contracts.stores import StoreContract
 from tests import memcaches, redises
 from tests.outages import unreachable
+from tests.replies import NOWHERE, BothSides
 from tests.settings import REDIS_URL
 from tests.vendors import each_vendor
 
@@ -184,3 +185,17 @@ class TestCeleryRedis(StoreContract):
 
     def unreachable(self) -> ResultStore:
         return self.open(redises.NOWHERE)
+
+
+class TestRpc(StoreContract):
+    rounds = 5
+    many = 1_000
+
+    @pytest.fixture
+    def store(self) -> Iterator[ResultStore]:
+        store = BothSides()
+        yield store
+        store.close()
+
+    def unreachable(self) -> ResultStore:
+        return BothSides(NOWHERE)

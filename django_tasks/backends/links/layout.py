@@ -39,6 +39,8 @@ class Declaration:
     binding: Binding | None = None
     exclusive: bool = False
     """Only the connection that declares it can take from it, and it goes with that connection."""
+    auto_delete: bool = False
+    """It goes with the last connection that takes from it."""
 
 
 @dataclass(slots=True)

@@ -30,6 +30,8 @@ class Parcel:
     exchange: str = ""
     """Goes where this leads, and not straight to the queue."""
     key: str = ""
+    reply: bool = False
+    """Goes to the queue `key`, which is somebody's who waits for it; it is dropped if that one is gone."""
 
 
 @dataclass(frozen=True, slots=True)

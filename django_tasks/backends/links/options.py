@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -50,8 +50,10 @@ class AmqpOptions:
 _KEYS = {entry.name.upper(): entry for entry in fields(AmqpOptions)}
 
 
-def read_options(alias: str, options: Mapping[str, Any]) -> AmqpOptions:
-    """Return OPTIONS checked; raises ConfigurationError."""
+def read_options(
+    alias: str, options: Mapping[str, Any], *, where: str = "", keys: Sequence[str] = tuple(_KEYS)
+) -> AmqpOptions:
+    """Return OPTIONS checked, of which only `keys` may be given; raises ConfigurationError."""
     # One look each, by name, so that what can be said here is seen at a glance.
     given = {
         "QUEUE_TYPE": options.get("QUEUE_TYPE"),
@@ -67,9 +69,9 @@ def read_options(alias: str, options: Mapping[str, Any]) -> AmqpOptions:
         "CONNECT_TIMEOUT": options.get("CONNECT_TIMEOUT"),
         "TRANSPORT": options.get("TRANSPORT"),
     }
-    where = f"The AMQP broker {alias!r}"
-    if unknown := sorted(set(options) - set(_KEYS)):
-        raise ConfigurationError(f"{where} has no option {unknown[0]!r}; it has {', '.join(_KEYS)}.")
+    where = where or f"The AMQP broker {alias!r}"
+    if unknown := sorted(set(options) - set(keys)):
+        raise ConfigurationError(f"{where} has no option {unknown[0]!r}; it has {', '.join(keys)}.")
     told: dict[str, Any] = {key: value for key, value in given.items() if key in options}
     for key, value in told.items():
         fits, wanted = _KEYS[key].metadata["rule"]

@@ -156,7 +156,7 @@ class RabbitConnection:
             passive=passive,
             durable=not queue.exclusive,
             exclusive=queue.exclusive,
-            auto_delete=False,
+            auto_delete=queue.auto_delete,
             arguments=queue.arguments or None,
         )
         return int(declared.message_count)

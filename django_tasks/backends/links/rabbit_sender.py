@@ -7,6 +7,7 @@ time; there are as many as threads publish at once.
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -24,6 +25,8 @@ from django_tasks.backends.links.link import Parcel, Sender
 from django_tasks.backends.links.rabbit import FRESH, SLIPS, RabbitConnection
 from django_tasks.backends.links.servers import Servers
 from django_tasks.exceptions import BrokerFull, BrokerUnavailable, PublishError, Unroutable
+
+_log = logging.getLogger("django_tasks.broker")
 
 _PIECE = 200
 """Messages that are written at once."""
@@ -133,6 +136,8 @@ class RabbitSender(Sender):
             # What is said to all is said to those that are there.
             heard = not any(binding.broadcast for binding in layout.bound_to(parcel.exchange).values())
             return Address(layout.exchange(parcel.exchange), parcel.key, heard), ()
+        if parcel.reply:
+            return Address("", parcel.key), ()
         queue = layout.queue(parcel.queue)
         if not parcel.step:
             return Address("", queue.name), (queue,)
@@ -178,8 +183,11 @@ class _Desk:
         for pause in (*_PAUSES, None):
             self._returned, self._refused = set(), []
             self._publish(letters)
+            came_back = [one for one in letters if one.parcel.wire.headers.get("id") in self._returned]
             # Their queue was deleted since it was declared here.
-            lost = [one for one in letters if one.parcel.wire.headers.get("id") in self._returned]
+            lost = [one for one in came_back if not one.parcel.reply]
+            if len(lost) < len(came_back):
+                _log.debug("Nobody waits for replies any more", extra={"replies": len(came_back) - len(lost)})
             letters = lost + self._refused
             if not letters:
                 return
