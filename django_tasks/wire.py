@@ -136,12 +136,6 @@ def due_of(headers: Mapping[str, Any], message: Message) -> float:
     return 0.0 if message.eta is None else message.eta.timestamp()
 
 
-def is_noted(name: str) -> bool:
-    """Tell whether a header is one that RabbitMQ adds to a message which has waited or come back. It is neither the
-    caller's, nor true of what is sent next."""
-    return name.startswith(_NOTED)
-
-
 def deliveries_of(headers: Mapping[str, Any]) -> int:
     """Return how often a message was leased before it was put where it came from."""
     number = headers.get(DELIVERIES)
