@@ -18,7 +18,7 @@ from django_tasks.task import Task
 
 P = TypeVar("P", bound=Pool)
 
-PATIENCE = 30.0
+PATIENCE = 100.0
 """Seconds after which something that should have happened is taken not to happen."""
 
 
