@@ -237,6 +237,7 @@ def test_a_retry_that_waits_is_taken_out_when_it_is_revoked(site: Site):
 # Once more
 
 
+@pytest.mark.brokers(*BROKERS)
 def test_retries_wait_as_long_as_they_are_told_and_end_when_they_are_used_up(site: Site):
     book = str(site.ledger)
     site.worker("-P", "threads")

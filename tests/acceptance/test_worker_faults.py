@@ -11,6 +11,7 @@ import pytest
 
 from django_tasks import bulk, states
 from django_tasks.models import Crash
+from testproject.backends import BROKERS
 from tests.acceptance import tasks
 from tests.acceptance.conftest import Site, group_of
 from tests.acceptance.gates import release
@@ -107,6 +108,7 @@ def test_heartbeats_go_on_during_a_warm_stop(site: Site):
     assert other.stop() == 0
 
 
+@pytest.mark.brokers(*BROKERS)
 def test_past_the_grace_period_work_is_handed_back_at_once_and_unspent(site: Site):
     worker = site.worker("--grace", "0.5", LEASE=60.0)
     gate = site.gate()
