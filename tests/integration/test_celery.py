@@ -66,6 +66,13 @@ def retry_once(self: Task[..., Any]) -> int:
     return self.request.retries
 
 
+@task(name="ours.twice")
+def twice(number: int) -> int:
+    if number < 0:
+        raise ValueError(f"{number} is below zero")
+    return 2 * number
+
+
 @task(bind=True, name="ours.relay")
 def relay(self: Task[..., Any], queue: str) -> None:
     """Send a task to Celery, from inside one that came from there."""
@@ -106,6 +113,7 @@ class CeleryWorker:
             "INTEROP_URL": rabbit.url,
             "INTEROP_QUEUE": rabbit.name("theirs"),
             "INTEROP_FILE": str(self.file),
+            "INTEROP_RESULTS": "rpc://",
         }
         quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "INFO")
         with self.log.open("w") as log:
@@ -194,6 +202,17 @@ def test_a_celery_worker_revokes_what_has_expired(worker: CeleryWorker):
 def test_a_celery_worker_retries_what_we_sent(worker: CeleryWorker):
     sent = send_task("interop.retry_once", queue="theirs")
     assert [seen["retries"] for seen in worker.seen(sent.id, 2)] == [0, 1]
+
+
+def test_a_celery_worker_sends_us_what_came_of_our_calls(worker: CeleryWorker, rabbit: Rabbit, site: dict[str, Any]):
+    kept = {"BACKEND": "rpc", "LOCATION": rabbit.url}
+    with override_settings(DJANGO_TASKS={**site, "RESULTS": {"default": kept}}):
+        good, bad = (send_task("interop.half", [number], queue="theirs") for number in (84, 7))
+        # The worker takes its time to start on a machine that is busy.
+        assert good.get(PATIENCE) == 42
+        with pytest.raises(ValueError, match="7 is odd"):
+            bad.get(PATIENCE)
+        assert "in half" in str(bad.traceback)
 
 
 # Celery's client, our worker
@@ -292,6 +311,28 @@ def test_a_task_goes_from_celery_to_us_and_on_to_celery(client: Celery, worker: 
         NEVER.wait(0.05)
     [line] = [line for line in map(json.loads, worker.file.read_text().splitlines()) if line["root_id"] == sent.id]
     assert line["args"] == ["'relayed'"]
+
+
+def test_a_celery_client_gets_back_what_our_worker_made_of_its_calls(rabbit: Rabbit, site: dict[str, Any]):
+    kept = {"BACKEND": "rpc", "LOCATION": rabbit.url}
+    with (
+        override_settings(DJANGO_TASKS={**site, "RESULTS": {"default": kept}}),
+        Celery("asking", broker=rabbit.url, backend="rpc://", set_as_current=False) as app,
+    ):
+        app.conf.task_default_queue = rabbit.name("ours")
+        good, bad = (app.send_task("ours.twice", args=[number]) for number in (21, -1))
+        ours = build(queues=["ours"])
+
+        def story() -> None:
+            assert good.get(timeout=PATIENCE) == 42
+            with pytest.raises(ValueError, match="-1 is below zero"):
+                bad.get(timeout=PATIENCE)
+            assert "in twice" in bad.traceback
+            ours.stop()
+
+        Meanwhile(ours, story)
+        # Its thread's connection; the queue goes with it.
+        app.backend.result_consumer.stop()
 
 
 def test_a_bare_queue_of_celerys_is_left_as_it_was(client: Celery, rabbit: Rabbit):
