@@ -47,7 +47,7 @@ _EXPIRES = timedelta(days=1)
 _MOST = 10_000
 """Results that a process keeps, and that its queue keeps for it; of more the oldest go."""
 _LONGEST = 2**32 - 1
-"""Milliseconds; RabbitMQ takes no longer time after which a queue goes."""
+"""Milliseconds; RabbitMQ takes no longer time after which a queue or a message goes."""
 _LARGE = 1_000_000
 """Bytes that every server takes."""
 _TRANSIENT = 1
@@ -214,10 +214,11 @@ class RpcStore(ResultStore):
         return _Side(os.getpid(), RabbitSender(self._servers, self._layout), replies, arrived)
 
     def _queue(self) -> Declaration:
-        """Return a new queue as Celery would declare it, with a bound to what a caller lets lie."""
+        """Return a new queue as Celery would declare it, with bounds to what a caller lets lie."""
         arguments: dict[str, Any] = {"x-max-length": _MOST}
         if self.expires is not None:
-            arguments["x-expires"] = min(_LONGEST, max(1, int(self.expires.total_seconds() * 1000)))
+            kept = min(_LONGEST, max(1, int(self.expires.total_seconds() * 1000)))
+            arguments |= {"x-expires": kept, "x-message-ttl": kept}
         return Declaration(self._layout.name(f"reply.{new_id()}"), arguments, auto_delete=True)
 
 

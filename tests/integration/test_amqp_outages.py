@@ -11,12 +11,16 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
+from django_tasks import states
 from django_tasks.backends.amqp import AmqpBroker
-from django_tasks.exceptions import BrokerFull, BrokerUnavailable, PublishError
+from django_tasks.exceptions import BrokerFull, BrokerUnavailable, PublishError, ResultTooLarge, StoreUnavailable
 from django_tasks.message import Delivery
+from django_tasks.plan import Result
+from django_tasks.results.rpc import RpcStore
 from django_tasks.testing.contracts.harness import QUEUE, ids, sample, samples
 from tests.rabbit import Rabbit
 from tools.servers import PrivateRabbitMQ, private
@@ -230,3 +234,40 @@ def _all(broker: AmqpBroker, queue: str) -> list[str]:
     while fetched := broker.fetch([queue], 1000, lease=30.0, consumer="w"):
         found += fetched
     return ids(found)
+
+
+def test_results_for_a_caller_that_has_not_asked_yet_outlast_an_outage(server: PrivateRabbitMQ):
+    """Its worker is told, keeps its lease and tries again. Who waits already is told as well: that queue is gone."""
+    worker, asking, silent = stores = [RpcStore("default", {"LOCATION": server.url}) for _ in range(3)]
+    kept = Result(id="kept", state=states.SUCCESS, value=b"1", reply_to=silent.reply_to())
+    first = replace(kept, id="first", reply_to=asking.reply_to())
+    worker.save([first])
+    assert set(asking.wait([first.id], PATIENCE)) == {first.id}
+    with ThreadPoolExecutor(1) as executor:
+        waiting = executor.submit(asking.wait, ["never"], PATIENCE)
+        server.control("stop_app")
+        with pytest.raises(StoreUnavailable, match="may be lost"):
+            waiting.result(PATIENCE)
+    with pytest.raises(StoreUnavailable):
+        worker.save([kept])
+    with pytest.raises(StoreUnavailable):
+        silent.wait([kept.id], None)
+    server.control("start_app")
+    worker.save([kept, replace(first, id="later", reply_to=asking.reply_to())])
+    assert set(silent.wait([kept.id], PATIENCE)) == {kept.id}
+    assert set(asking.wait(["later"], PATIENCE)) == {"later"}
+    for store in stores:
+        store.close()
+
+
+def test_a_result_that_the_server_finds_too_large_is_refused_as_such(server: PrivateRabbitMQ):
+    server.control("eval", "application:set_env(rabbit, max_message_size, 1500000).")
+    store = RpcStore("default", {"LOCATION": server.url})
+    result = Result(id="large", state=states.SUCCESS, value=b'"' + b"x" * 2_000_000 + b'"', reply_to=store.reply_to())
+    with pytest.raises(ResultTooLarge, match="max_message_size"):
+        store.save([result])
+    # What a worker then writes in its place.
+    store.save([replace(result, state=states.FAILURE, value=None)])
+    assert store.wait([result.id], PATIENCE)[result.id].state == states.FAILURE
+    store.close()
+    server.control("eval", "application:unset_env(rabbit, max_message_size).")

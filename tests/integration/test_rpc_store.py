@@ -204,7 +204,7 @@ def test_the_queue_is_durable_and_goes_with_its_reader(sides: BothSides):
             durable=True,
             auto_delete=True,
             exclusive=False,
-            arguments={"x-max-length": 10_000, "x-expires": 86_400_000},
+            arguments={"x-max-length": 10_000, "x-expires": 86_400_000, "x-message-ttl": 86_400_000},
         )
     sides.save([ended()])
     sides.close()
