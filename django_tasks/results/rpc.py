@@ -53,7 +53,8 @@ _LARGE = 1_000_000
 _TRANSIENT = 1
 """The delivery mode of what need not outlive the server: the process that waits loses its queue with the connection."""
 _OPTIONS = ("PREFIX", "TLS", "HEARTBEAT", "PUBLISH_TIMEOUT", "CONNECT_TIMEOUT")
-_UNREADABLE = (KeyError, IndexError, ValueError, struct.error)
+_UNREADABLE = (LookupError, TypeError, ValueError, ArithmeticError, OSError, RecursionError, struct.error)
+"""What reading a header or a text raises that no worker wrote."""
 
 _inherited: list[object] = []
 """Connections of a process that forked this one. They are kept, so that nobody closes what is in use over there."""
@@ -244,7 +245,7 @@ def _read(content: Content) -> Result | None:
         # An id that is too long for the property stands in the text alone.
         task_id = properties.get("correlation_id") or json.loads(content.body)["task_id"]
         result = load_meta(task_id, content.body) if isinstance(task_id, str) else None
-    except (*_UNREADABLE, TypeError, RecursionError):
+    except _UNREADABLE:
         result = None
     if result is None:
         _log.warning("What came as a result cannot be read; Celery has to send JSON")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -40,7 +40,7 @@ def ended(reply_to: str = "", value: bytes = b"1") -> Result:
     )
 
 
-def site(results: dict[str, object]) -> override_settings:
+def site(results: Mapping[str, object]) -> override_settings:
     stage.clear()
     return override_settings(
         DJANGO_TASKS={"BROKERS": {"default": {"BACKEND": "memory"}}, "RESULTS": {"default": results}}
