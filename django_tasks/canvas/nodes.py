@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, cast
 
+from django.apps import apps
 from django.utils import timezone
 
 from django_tasks import conf
@@ -120,7 +121,8 @@ def seal(signature: Signature, *, replies: bool = True) -> Message:
 
 def _addressed(message: Message) -> Message:
     """Return a message whose result finds its way back, if it is one that is sent."""
-    if _ignored(message) or "reply_to" in message.headers:
+    # Before the apps are ready there are no stores, and nobody who could wait for a result.
+    if _ignored(message) or "reply_to" in message.headers or not apps.ready:
         return message
     place = results["default"].reply_to()
     return replace(message, headers={**message.headers, "reply_to": place}) if place else message

@@ -209,7 +209,9 @@ SCANS = {
 def test_no_call_reads_more_of_a_long_queue_than_it_takes(alias: str, broker: DatabaseBroker):
     broker.publish([sample(queue=f"q{n % 4}") for n in range(8_000)])
     broker.publish([replace(sample(queue=f"q{n % 4}"), countdown=3600) for n in range(8_000)])
-    execute(alias, "ANALYZE TABLE django_tasks_queuedmessage" if alias == "mariadb" else "ANALYZE")
+    # What earlier tests deleted still takes up room in PostgreSQL's table, and the planner knows.
+    tidied = {"mariadb": "ANALYZE TABLE", "postgres": "VACUUM (FULL, ANALYZE)", "default": "ANALYZE"}
+    execute(alias, f"{tidied[alias]} django_tasks_queuedmessage")
     held: list[Delivery] = []
     calls: dict[str, Callable[[], object]] = {
         "fetch": lambda: held.extend(take(broker, queues=("q0", "q1"))),

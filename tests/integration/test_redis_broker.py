@@ -112,6 +112,7 @@ def acl_lines() -> list[list[str]]:
 def test_a_user_with_the_rights_that_the_docs_name_can_do_all_and_no_more(server, client):
     [line] = acl_lines()
     client.execute_command(*line)
+    client.acl_log_reset()
     user = line[2]
     password = next(word[1:] for word in line if word.startswith(">"))
     try:
