@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -16,11 +15,11 @@ from typing import Any
 from django_tasks.backends.base import Broker, Features, QueueStats
 from django_tasks.backends.links.bindings import read_bindings
 from django_tasks.backends.links.emulated import EmulatedLink
-from django_tasks.backends.links.fitness import asked, emulated, from_settings
+from django_tasks.backends.links.fitness import emulated, examine
 from django_tasks.backends.links.layout import Layout, step_for
 from django_tasks.backends.links.link import Arrival, Parcel, Receiver, Sender
 from django_tasks.backends.links.options import read_options
-from django_tasks.backends.links.rabbit import RabbitConnection
+from django_tasks.backends.links.own import Own
 from django_tasks.backends.links.rabbit_receiver import RabbitReceiver
 from django_tasks.backends.links.rabbit_sender import RabbitSender
 from django_tasks.backends.links.servers import Servers
@@ -38,15 +37,11 @@ _RECOVERY = 1.0
 _NEXT_LOOKS = 3
 """How often a fetch looks again when all that it found had to be sent on."""
 
-_inherited: list[object] = []
-"""Connections of a process that forked this one. They are kept, so that nobody closes what is in use over there."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Ends:
     """Both ends of the broker in one process."""
 
-    pid: int
     sender: Sender
     receiver: Receiver
 
@@ -86,8 +81,7 @@ class AmqpBroker(Broker):
             exchanges=native,
         )
         self.longest_hold = self._servers.longest_hold
-        self._lock = threading.Lock()
-        self._made: _Ends | None = None
+        self._own = Own(self._new_ends)
         self._queues: dict[str, None] = {}
         """The queues that this process has used."""
         self._taken: dict[str, Arrival] = {}
@@ -199,10 +193,9 @@ class AmqpBroker(Broker):
 
     def close(self) -> None:
         """Give back what came and was not fetched, and let go of the connections; so what is held is lost."""
-        with self._lock:
-            ends, self._made = self._made, None
-            self._taken.clear()
-        if ends is None or ends.pid != os.getpid():
+        ends = self._own.part()
+        self._taken.clear()
+        if ends is None:
             return
         # If that fails, they go back with the connection.
         with suppress(PublishError):
@@ -216,17 +209,7 @@ class AmqpBroker(Broker):
             if ask:
                 self.stats(queues)
             return emulated(self._servers)
-        who = f"The AMQP broker {self.alias!r}"
-        told = from_settings(self._servers, self._layout, who)
-        if not ask:
-            return told
-        with self._servers.telling():
-            connection = RabbitConnection(self._servers, "doctor", {})
-            try:
-                what, found = asked(connection, self._layout, queues, who)
-            finally:
-                connection.close()
-        return replace(told, what=what, found=(*told.found, *found))
+        return examine(self._servers, self._layout, queues, f"The AMQP broker {self.alias!r}", ask=ask)
 
     # Sending
 
@@ -344,24 +327,14 @@ class AmqpBroker(Broker):
 
     @property
     def _ends(self) -> _Ends:
-        made = self._made
-        if made is not None and made.pid == os.getpid():
-            return made
-        with self._lock:
-            if self._made is None or self._made.pid != os.getpid():
-                if self._made is not None:
-                    _inherited.append(self._made)
-                self._taken.clear()
-                self._made = self._new_ends()
-            return self._made
+        return self._own.get()
 
     def _new_ends(self) -> _Ends:
+        self._taken.clear()
         if not self._servers.native:
             link = EmulatedLink(self._servers, self._layout)
-            return _Ends(os.getpid(), link, link)
-        return _Ends(
-            os.getpid(), RabbitSender(self._servers, self._layout), RabbitReceiver(self._servers, self._layout)
-        )
+            return _Ends(link, link)
+        return _Ends(RabbitSender(self._servers, self._layout), RabbitReceiver(self._servers, self._layout))
 
 
 def _rank(delivery: Delivery) -> int:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import struct
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +13,12 @@ from typing import Any
 
 from amqp.exceptions import PreconditionFailed
 
-from django_tasks.backends.links.fitness import asked, from_settings
+from django_tasks.backends.links.fitness import examine
 from django_tasks.backends.links.frames import PROPERTIES, Content
 from django_tasks.backends.links.layout import Declaration, Layout
 from django_tasks.backends.links.link import Parcel
 from django_tasks.backends.links.options import read_options
-from django_tasks.backends.links.rabbit import RabbitConnection
+from django_tasks.backends.links.own import Own
 from django_tasks.backends.links.rabbit_replies import RabbitReplies
 from django_tasks.backends.links.rabbit_sender import RabbitSender
 from django_tasks.backends.links.servers import Servers
@@ -56,15 +54,11 @@ _OPTIONS = ("PREFIX", "TLS", "HEARTBEAT", "PUBLISH_TIMEOUT", "CONNECT_TIMEOUT")
 _UNREADABLE = (LookupError, TypeError, ValueError, ArithmeticError, OSError, RecursionError, struct.error)
 """What reading a header or a text raises that no worker wrote."""
 
-_inherited: list[object] = []
-"""Connections of a process that forked this one. They are kept, so that nobody closes what is in use over there."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Side:
     """What one process has of the store."""
 
-    pid: int
     sender: RabbitSender
     replies: RabbitReplies
     arrived: Arrived
@@ -98,8 +92,7 @@ class RpcStore(ResultStore):
         self.expires = self.options.get("EXPIRES", _EXPIRES)
         if self.expires is not None and not (isinstance(self.expires, timedelta) and self.expires > timedelta(0)):
             raise ConfigurationError(f"{self._where}: EXPIRES is a timedelta above 0, or None, not {self.expires!r}.")
-        self._lock = threading.Lock()
-        self._made: _Side | None = None
+        self._own = Own(self._new_side)
 
     def reply_to(self) -> str:
         side = self._side
@@ -160,27 +153,18 @@ class RpcStore(ResultStore):
 
     def close(self) -> None:
         """Let go of the connections. The queue goes if it was read from; what has come stays."""
-        side = self._made
-        if side is not None and side.pid == os.getpid():
+        side = self._own.made()
+        if side is not None:
             side.sender.close()
             side.replies.close()
 
     def diagnose(self, *, ask: bool = True) -> Diagnosis:
-        told = from_settings(self._servers, self._layout, self._where)
-        # A queue that lives as long as a connection needs no replica.
-        told = replace(told, found=tuple(one for one in told.found if one.id != "django_tasks.W125"))
-        if not ask:
-            return told
         try:
-            with self._servers.telling():
-                connection = RabbitConnection(self._servers, "doctor", {})
-                try:
-                    what, found = asked(connection, self._layout, (), self._where)
-                finally:
-                    connection.close()
+            told = examine(self._servers, self._layout, (), self._where, ask=ask)
         except BrokerUnavailable as error:
             raise self._unavailable(error) from error
-        return replace(told, what=what, found=(*told.found, *found))
+        # A queue that lives as long as a connection needs no replica.
+        return replace(told, found=tuple(one for one in told.found if one.id != "django_tasks.W125"))
 
     def _listen(self, side: _Side) -> None:
         try:
@@ -194,15 +178,7 @@ class RpcStore(ResultStore):
     @property
     def _side(self) -> _Side:
         """Return this process's own; one that was forked has another queue than its parent."""
-        made = self._made
-        if made is not None and made.pid == os.getpid():
-            return made
-        with self._lock:
-            if self._made is None or self._made.pid != os.getpid():
-                if self._made is not None:
-                    _inherited.append(self._made)
-                self._made = self._new_side()
-            return self._made
+        return self._own.get()
 
     def _new_side(self) -> _Side:
         arrived = Arrived(_MOST, self.expires, self.clock)
@@ -212,7 +188,7 @@ class RpcStore(ResultStore):
             lambda contents: arrived.add(filter(None, map(_read, contents))),
             arrived.lose,
         )
-        return _Side(os.getpid(), RabbitSender(self._servers, self._layout), replies, arrived)
+        return _Side(RabbitSender(self._servers, self._layout), replies, arrived)
 
     def _queue(self) -> Declaration:
         """Return a new queue as Celery would declare it, with bounds to what a caller lets lie."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -41,7 +42,22 @@ def emulated(servers: Servers) -> Diagnosis:
     return Diagnosis(f"kombu's transport {servers.scheme}", _shown(servers))
 
 
-def from_settings(servers: Servers, layout: Layout, who: str) -> Diagnosis:
+def examine(servers: Servers, layout: Layout, queues: Sequence[str], who: str, *, ask: bool) -> Diagnosis:
+    """Return what a RabbitMQ is and what is unsafe about it and about these queues; without `ask`, what the settings
+    show. Raises BrokerUnavailable."""
+    told = _from_settings(servers, layout, who)
+    if not ask:
+        return told
+    with servers.telling():
+        connection = RabbitConnection(servers, "doctor", {})
+        try:
+            what, found = _asked(connection, layout, queues, who)
+        finally:
+            connection.close()
+    return replace(told, what=what, found=(*told.found, *found))
+
+
+def _from_settings(servers: Servers, layout: Layout, who: str) -> Diagnosis:
     """Return what the settings show of a RabbitMQ."""
     accounts = [_account(url) for url in servers.urls]
     remote = not all_local(host for host, _ in accounts)
@@ -75,7 +91,7 @@ def from_settings(servers: Servers, layout: Layout, who: str) -> Diagnosis:
     return Diagnosis("RabbitMQ", _shown(servers), tuple(found), remote)
 
 
-def asked(
+def _asked(
     connection: RabbitConnection, layout: Layout, queues: Sequence[str], who: str
 ) -> tuple[str, list[CheckMessage]]:
     """Return what a server is, and what is unsafe about it and about these queues."""
