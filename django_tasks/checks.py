@@ -42,7 +42,7 @@ def check_backends(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """Build each broker and store, and ask it what it finds."""
-    if any(conf.problems(getattr(settings, conf.SETTING, {}))):
+    if _unusable():
         return []
     found: list[CheckMessage] = []
     for connections in (brokers, results):
@@ -58,9 +58,14 @@ def check_backends(
 
 def check_time_limits(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Find tasks that may run for longer than the broker of their queue lets a worker hold them."""
-    if any(conf.problems(getattr(settings, conf.SETTING, {}))):
+    if _unusable():
         return []
     return list(time_limits_wrong())
+
+
+def _unusable() -> bool:
+    """Tell whether the settings say what cannot be, so that nothing can be built from them."""
+    return any(conf.problems(getattr(settings, conf.SETTING, {})))
 
 
 def _stray_exchanges(backend: Broker | ResultStore) -> list[CheckMessage]:
@@ -82,7 +87,7 @@ def check_deployment(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """Look for what is unsafe once others use the site; said with `--deploy` alone."""
-    if any(conf.problems(getattr(settings, conf.SETTING, {}))):
+    if _unusable():
         return []
     known = [*check_backends(app_configs, databases), *check_time_limits(app_configs)]
     found: list[CheckMessage] = []

@@ -128,8 +128,6 @@ class Command(BaseCommand):
         except ConfigurationError as error:
             # Said by the server that a backend reached.
             raise CommandError(str(error)) from error
-        finally:
-            worker.broker.close()
         if worker.broken:
             sys.exit(1)
 
