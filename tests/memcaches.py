@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tools.memcached import PrivateMemcached
-from tools.servers import private
+from tools.servers import configured, private
 
 NOWHERE = "127.0.0.1:1"
 """Where no server is."""
@@ -17,11 +17,7 @@ NOWHERE = "127.0.0.1:1"
 def private_memcached(*arguments: str) -> Iterator[PrivateMemcached]:
     """Run a server of one's own, with settings as on its command line."""
 
-    class Memcached(PrivateMemcached):
-        pass
-
-    Memcached.arguments = arguments
-    with private(Memcached) as server:
+    with private(configured(PrivateMemcached, *arguments)) as server:
         yield server
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +10,13 @@ from typing import Any
 
 from django.db import connections
 
-from tools.servers import START_TIMEOUT, PrivateServer, private
+from tools.servers import PrivateProcess, private
 
 POOL = 4
 """Connections to the server; whoever would need more waits."""
 
 
-class PrivatePgBouncer(PrivateServer):
+class PrivatePgBouncer(PrivateProcess):
     binaries = ("pgbouncer",)
     account = "postgres"
     server: dict[str, Any]
@@ -56,23 +54,15 @@ class PrivatePgBouncer(PrivateServer):
         self._file.write_text("\n".join(lines))
         self._file.chmod(0o644)
 
-    def start(self) -> None:
-        self._process: subprocess.Popen[bytes] = self._spawn("pgbouncer", "-q", str(self._file))
-        deadline = time.monotonic() + START_TIMEOUT
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            except OSError as error:
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    raise self._failure("pgbouncer does not start") from error
-            else:
-                return
+    def command(self) -> tuple[str, ...]:
+        return ("pgbouncer", "-q", str(self._file))
 
-    def stop(self, *, kill: bool = False) -> None:
-        process = self._process
-        if process.poll() is None:
-            process.kill() if kill else process.terminate()
-            process.wait(START_TIMEOUT)
+    def answers(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import redis
 from django_tasks.backends.redis import RedisBroker
 from django_tasks.message import Delivery
 from tests.settings import REDIS_PREFIX, REDIS_URL
-from tools.servers import PrivateRedis, private
+from tools.servers import PrivateRedis, configured, private
 
 NOWHERE = "redis://127.0.0.1:1"
 """Where no server is."""
@@ -82,11 +82,7 @@ def elapse(prefix: str, seconds: float, url: str = REDIS_URL) -> None:
 def private_redis(*arguments: str) -> Iterator[PrivateRedis]:
     """Run a server of one's own, with settings as on its command line."""
 
-    class Redis(PrivateRedis):
-        pass
-
-    Redis.arguments = arguments
-    with private(Redis) as server:
+    with private(configured(PrivateRedis, *arguments)) as server:
         yield server
 
 

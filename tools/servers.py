@@ -126,10 +126,46 @@ class PrivatePostgres(PrivateServer):
             self._run("pg_ctl", "stop", "--wait", f"--pgdata={self.data}", f"--mode={mode}")
 
 
-class PrivateMariaDB(PrivateServer):
+class PrivateProcess(PrivateServer):
+    """A server whose program goes on for as long as it runs."""
+
+    arguments: tuple[str, ...] = ()
+    """Settings beside those that make it private, as on its command line."""
+    _process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def command(self) -> tuple[str, ...]:
+        """Return the program, and what makes it private."""
+
+    @abstractmethod
+    def answers(self) -> bool:
+        """Say whether it takes connections by now."""
+
+    def start(self) -> None:
+        self._process = self._spawn(*self.command(), *self.arguments)
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self.answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise self._failure(f"{self.command()[0]} does not start")
+            time.sleep(0.02)
+
+    def stop(self, *, kill: bool = False) -> None:
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+            self._process.wait(START_TIMEOUT)
+
+
+Process = TypeVar("Process", bound=PrivateProcess)
+
+
+def configured(kind: type[Process], *arguments: str) -> type[Process]:
+    """Return a kind of server with settings as on its command line."""
+    return type(kind.__name__, (kind,), {"arguments": arguments})
+
+
+class PrivateMariaDB(PrivateProcess):
     binaries = ("mariadb-install-db", "mariadbd")
     account = "mysql"
-    _process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -139,8 +175,8 @@ class PrivateMariaDB(PrivateServer):
         options = ("--auth-root-authentication-method=normal", "--skip-test-db")
         self._run("mariadb-install-db", "--no-defaults", f"--datadir={self.data}", *options)
 
-    def start(self) -> None:
-        self._process = self._spawn(
+    def command(self) -> tuple[str, ...]:
+        return (
             "mariadbd",
             "--no-defaults",
             f"--datadir={self.data}",
@@ -151,24 +187,14 @@ class PrivateMariaDB(PrivateServer):
             # Data must outlive the server's crash, not the machine's.
             "--innodb-flush-log-at-trx-commit=2",
         )
-        deadline = time.monotonic() + START_TIMEOUT
-        while not greets(self.port):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise self._failure("mariadbd does not start")
-            time.sleep(0.05)
 
-    def stop(self, *, kill: bool = False) -> None:
-        if self._process:
-            self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-            self._process.wait(START_TIMEOUT)
+    def answers(self) -> bool:
+        return greets(self.port)
 
 
-class PrivateRedis(PrivateServer):
+class PrivateRedis(PrivateProcess):
     binaries = ("redis-server",)
     account = "redis"
-    arguments: tuple[str, ...] = ()
-    """Settings beside those that make it private, as on its command line."""
-    _process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -177,25 +203,17 @@ class PrivateRedis(PrivateServer):
     def create(self) -> None:
         """Lay down nothing: an empty directory is an empty Redis."""
 
-    def start(self) -> None:
+    def command(self) -> tuple[str, ...]:
         own = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.data), "--save", "")
-        self._process = self._spawn("redis-server", *own, *self.arguments)
-        deadline = time.monotonic() + START_TIMEOUT
-        while not _pongs(self.port):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise self._failure("redis-server does not start")
-            time.sleep(0.01)
+        return ("redis-server", *own)
 
-    def stop(self, *, kill: bool = False) -> None:
-        if self._process and self._process.poll() is None:
-            self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-            self._process.wait(START_TIMEOUT)
+    def answers(self) -> bool:
+        return _pongs(self.port)
 
 
-class PrivateRabbitMQ(PrivateServer):
+class PrivateRabbitMQ(PrivateProcess):
     binaries = ("rabbitmq-server", "rabbitmqctl", "epmd")
     account = "rabbitmq"
-    _process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -220,13 +238,11 @@ class PrivateRabbitMQ(PrivateServer):
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }
 
-    def start(self) -> None:
-        self._process = self._spawn("rabbitmq-server")
-        deadline = time.monotonic() + START_TIMEOUT
-        while not greets(self.port, b"AMQP\0\0\x09\x01"):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise self._failure("rabbitmq-server does not start")
-            time.sleep(0.1)
+    def command(self) -> tuple[str, ...]:
+        return ("rabbitmq-server",)
+
+    def answers(self) -> bool:
+        return greets(self.port, b"AMQP\0\0\x09\x01")
 
     def stop(self, *, kill: bool = False) -> None:
         if self._process and self._process.poll() is None:
