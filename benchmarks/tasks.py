@@ -32,13 +32,12 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import ledger
+from benchmarks import calls, ledger
 from benchmarks.settings import BENCHMARKS_RESULTS
 from django_tasks import bulk as publish
 from django_tasks import task
@@ -106,23 +105,16 @@ def bulk_numbered(first: int, number: int, due: float) -> None:
 
 
 def round_trips(number: int, warm: int, pause: float) -> list[float]:
-    """Return the seconds that calls take from `delay` to the end of `get`, each after about `pause` idle ones."""
-    taken = []
-    for _ in range(warm + number):
-        time.sleep(random.uniform(0.5, 1.5) * pause)
-        began = time.perf_counter()
-        answer.delay().get(timeout=TIMEOUT)
-        taken.append(time.perf_counter() - began)
-    return taken[warm:]
+    return calls.timed(lambda: answer.delay().get(timeout=TIMEOUT), number, warm, pause)
 
 
 def head_of_line(short: int, seconds: float) -> float:
     """Return after how many seconds the last of the short tasks has ended that were sent around a long one."""
-    calls = [noop.s() for _ in range(short)]
-    calls.insert(short // 10, wait.s(seconds))
+    batch = [noop.s() for _ in range(short)]
+    batch.insert(short // 10, wait.s(seconds))
     answer.delay().get(timeout=TIMEOUT)
     began = time.perf_counter()
-    sent = publish(calls)
+    sent = publish(batch)
     del sent[short // 10]
     for result in sent:
         result.get(timeout=TIMEOUT)

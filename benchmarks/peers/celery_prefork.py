@@ -32,13 +32,10 @@
 
 from __future__ import annotations
 
-import random
-import time
-
 import django
 from celery import Celery
 
-from benchmarks import ledger
+from benchmarks import calls, ledger
 from benchmarks.settings import BENCHMARKS_RESULTS
 
 TIMEOUT = 60.0
@@ -65,11 +62,4 @@ def enqueue(number: int) -> None:
 
 
 def round_trips(number: int, warm: int, pause: float) -> list[float]:
-    """Return the seconds that calls take from `delay` to the end of `get`, each after about `pause` idle ones."""
-    taken = []
-    for _ in range(warm + number):
-        time.sleep(random.uniform(0.5, 1.5) * pause)
-        began = time.perf_counter()
-        answer.delay().get(timeout=TIMEOUT)
-        taken.append(time.perf_counter() - began)
-    return taken[warm:]
+    return calls.timed(lambda: answer.delay().get(timeout=TIMEOUT), number, warm, pause)

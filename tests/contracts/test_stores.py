@@ -164,27 +164,15 @@ class TestCacheInRedis(CacheContract):
         return {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": redises.NOWHERE}
 
 
-class TestCeleryRedis(StoreContract):
+class TestCeleryRedis(TestRedis):
     rounds = 5
     many = 1_000
-
-    @pytest.fixture
-    def store(self) -> Iterator[ResultStore]:
-        with ExitStack() as self.stack:
-            self.prefix = self.stack.enter_context(redises.own_prefix())
-            yield self.open(REDIS_URL)
 
     def open(self, location: str) -> ResultStore:
         params = {"LOCATION": location, "OPTIONS": {"KEY_PREFIX": f"{self.prefix}:"}}
         store = CeleryRedisStore("default", params)
         self.stack.callback(store.close)
         return store
-
-    def peer(self, store: ResultStore) -> ResultStore:
-        return self.open(REDIS_URL)
-
-    def unreachable(self) -> ResultStore:
-        return self.open(redises.NOWHERE)
 
 
 class TestRpc(StoreContract):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +22,7 @@ from django_tasks.backends.amqp import AmqpBroker
 from django_tasks.connections import brokers, results
 from django_tasks.plan import Result
 from django_tasks.serializers import loads
+from tests.integration.celery_sides import CeleryWorker, calls_and_reads, calls_theirs_and_reads
 from tests.integration.stage import Meanwhile, build
 from tests.rabbit import Rabbit
 
@@ -66,13 +65,6 @@ def retry_once(self: Task[..., Any]) -> int:
     return self.request.retries
 
 
-@task(name="ours.twice")
-def twice(number: int) -> int:
-    if number < 0:
-        raise ValueError(f"{number} is below zero")
-    return 2 * number
-
-
 @task(bind=True, name="ours.relay")
 def relay(self: Task[..., Any], queue: str) -> None:
     """Send a task to Celery, from inside one that came from there."""
@@ -103,55 +95,9 @@ def site(rabbit: Rabbit) -> Iterator[dict[str, Any]]:
 # Our client, Celery's worker
 
 
-class CeleryWorker:
-    """A Celery worker, and what its tasks have seen."""
-
-    def __init__(self, rabbit: Rabbit, folder: Path) -> None:
-        self.file, self.log = folder / "seen", folder / "log"
-        environment = {
-            **os.environ,
-            "INTEROP_URL": rabbit.url,
-            "INTEROP_QUEUE": rabbit.name("theirs"),
-            "INTEROP_FILE": str(self.file),
-            "INTEROP_RESULTS": "rpc://",
-        }
-        quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "INFO")
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "tests.integration.celery_app", "worker", "-P", "solo", *quiet],
-                cwd=ROOT,
-                env=environment,
-                stdout=log,
-                stderr=log,
-            )
-
-    def seen(self, task_id: str, number: int = 1) -> list[dict[str, Any]]:
-        """Wait until a task has run so often; return what it saw each time."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            lines = self.file.read_text().splitlines() if self.file.exists() else []
-            found = [line for line in map(json.loads, lines) if line["id"] == task_id]
-            if len(found) >= number:
-                return found
-            assert time.monotonic() < deadline, self.log.read_text()[-3000:]
-            NEVER.wait(0.05)
-
-    def said(self, *words: str) -> None:
-        """Wait until the worker has logged a line with all of these words."""
-        deadline = time.monotonic() + PATIENCE
-        while not any(all(word in line for word in words) for line in self.log.read_text().splitlines()):
-            assert time.monotonic() < deadline, self.log.read_text()[-3000:]
-            NEVER.wait(0.05)
-
-    def close(self) -> None:
-        # It would take its time to say goodbye.
-        self.process.kill()
-        self.process.wait()
-
-
 @pytest.fixture(scope="module")
 def worker(rabbit: Rabbit, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CeleryWorker]:
-    worker = CeleryWorker(rabbit, tmp_path_factory.mktemp("celery"))
+    worker = CeleryWorker(rabbit, tmp_path_factory.mktemp("celery"), INTEROP_RESULTS="rpc://")
     yield worker
     worker.close()
 
@@ -207,12 +153,7 @@ def test_a_celery_worker_retries_what_we_sent(worker: CeleryWorker):
 def test_a_celery_worker_sends_us_what_came_of_our_calls(worker: CeleryWorker, rabbit: Rabbit, site: dict[str, Any]):
     kept = {"BACKEND": "rpc", "LOCATION": rabbit.url}
     with override_settings(DJANGO_TASKS={**site, "RESULTS": {"default": kept}}):
-        good, bad = (send_task("interop.half", [number], queue="theirs") for number in (84, 7))
-        # The worker takes its time to start on a machine that is busy.
-        assert good.get(PATIENCE) == 42
-        with pytest.raises(ValueError, match="7 is odd"):
-            bad.get(PATIENCE)
-        assert "in half" in str(bad.traceback)
+        calls_theirs_and_reads(worker)
 
 
 # Celery's client, our worker
@@ -320,17 +261,7 @@ def test_a_celery_client_gets_back_what_our_worker_made_of_its_calls(rabbit: Rab
         Celery("asking", broker=rabbit.url, backend="rpc://", set_as_current=False) as app,
     ):
         app.conf.task_default_queue = rabbit.name("ours")
-        good, bad = (app.send_task("ours.twice", args=[number]) for number in (21, -1))
-        ours = build(queues=["ours"])
-
-        def story() -> None:
-            assert good.get(timeout=PATIENCE) == 42
-            with pytest.raises(ValueError, match="-1 is below zero"):
-                bad.get(timeout=PATIENCE)
-            assert "in twice" in bad.traceback
-            ours.stop()
-
-        Meanwhile(ours, story)
+        calls_and_reads(app)
         # Its thread's connection; the queue goes with it.
         app.backend.result_consumer.stop()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,8 +13,8 @@ import pytest
 from celery import Celery
 from django.test import override_settings
 
-from django_tasks import send_task, states, task
-from django_tasks.connections import brokers, results
+from django_tasks import states
+from django_tasks.connections import brokers
 from django_tasks.failure import capture
 from django_tasks.message import new_id
 from django_tasks.plan import Result
@@ -24,7 +22,7 @@ from django_tasks.result import value_of
 from django_tasks.results.celery_redis import CeleryRedisStore
 from django_tasks.serializers import dumps
 from tests import redises
-from tests.integration.stage import PATIENCE, Meanwhile, build
+from tests.integration.celery_sides import CeleryWorker, calls_and_reads, calls_theirs_and_reads
 from tests.rabbit import Rabbit
 from tests.settings import REDIS_URL
 
@@ -109,13 +107,6 @@ def test_an_exception_of_an_unknown_class_is_made_up_and_nothing_is_imported_for
     assert "antigravity" not in sys.modules
 
 
-@task(name="ours.double")
-def double(number: int) -> int:
-    if number < 0:
-        raise ValueError(f"{number} is below zero")
-    return 2 * number
-
-
 @pytest.mark.django_db(transaction=True)
 def test_a_celery_client_calls_our_worker_and_reads_what_came_of_it(client, prefix):
     rabbit = Rabbit(PRIORITIES=False)
@@ -123,17 +114,7 @@ def test_a_celery_client_calls_our_worker_and_reads_what_came_of_it(client, pref
     kept = {"BACKEND": "celery-redis", "LOCATION": REDIS_URL, "OPTIONS": {"KEY_PREFIX": prefix}}
     client.conf.update(broker_url=rabbit.url, task_default_queue=rabbit.name("ours"))
     with override_settings(DJANGO_TASKS={"BROKERS": {"default": rabbit.entry}, "RESULTS": {"default": kept}}):
-        good, bad = (client.send_task("ours.double", args=[number]) for number in (21, -1))
-        worker = build(queues=["ours"])
-
-        def story() -> None:
-            assert good.get(timeout=PATIENCE) == 42
-            with pytest.raises(ValueError, match="-1 is below zero"):
-                bad.get(timeout=PATIENCE)
-            assert "in double" in bad.traceback
-            worker.stop()
-
-        Meanwhile(worker, story)
+        calls_and_reads(client)
         brokers.close()
     rabbit.close()
 
@@ -144,29 +125,11 @@ def test_our_client_calls_a_celery_worker_and_reads_what_came_of_it(prefix, tmp_
     rabbit = Rabbit(PRIORITIES=False)
     rabbit.uses("theirs")
     kept = {"BACKEND": "celery-redis", "LOCATION": REDIS_URL, "OPTIONS": {"KEY_PREFIX": prefix}}
-    environment = {
-        **os.environ,
-        "INTEROP_URL": rabbit.url,
-        "INTEROP_QUEUE": rabbit.name("theirs"),
-        "INTEROP_RESULTS": REDIS_URL,
-        "INTEROP_PREFIX": prefix,
-    }
-    quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-    command = [sys.executable, "-m", "celery", "-A", "tests.integration.celery_app", "worker", "-P", "solo", *quiet]
-    with (tmp_path / "log").open("w") as log:
-        worker = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    worker = CeleryWorker(rabbit, tmp_path, INTEROP_RESULTS=REDIS_URL, INTEROP_PREFIX=prefix)
     try:
         with override_settings(DJANGO_TASKS={"BROKERS": {"default": rabbit.entry}, "RESULTS": {"default": kept}}):
-            good, bad = (send_task("interop.half", [number], queue="theirs") for number in (84, 7))
-            # It takes its time to start on a machine that is busy.
-            assert results["default"].wait([good.id], 4 * PATIENCE), (tmp_path / "log").read_text()[-3000:]
-            assert good.get(PATIENCE) == 42
-            with pytest.raises(ValueError, match="7 is odd"):
-                bad.get(PATIENCE)
-            assert "in half" in str(bad.traceback)
+            calls_theirs_and_reads(worker)
             brokers.close()
     finally:
-        # It would take its time to say goodbye.
-        worker.kill()
-        worker.wait()
+        worker.close()
         rabbit.close()
