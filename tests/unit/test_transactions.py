@@ -180,7 +180,7 @@ def test_two_that_wait_for_each_other_both_get_through(alias: str):
         return run
 
     tries = together(swap("a", "b"), swap("b", "a"))
-    assert sorted(tries) == [1, 2]
+    assert sum(tries) > 2, "one of them was sent back; it may meet the other again at once, for nothing makes it wait"
     assert reasons(alias) in ({"a": "ab", "b": "ab"}, {"a": "ba", "b": "ba"})
 
 
