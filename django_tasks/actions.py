@@ -3,6 +3,7 @@
 Shared by the admin, the API and the commands. Each function takes ids, does what can be done in one transaction where a
 database is shared, and answers for every id: done, not found, or not possible and why.
 """
+# Long because: what can be done to a task reads best side by side.
 
 from __future__ import annotations
 
@@ -15,13 +16,13 @@ from typing import Any
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from django_tasks import states
+from django_tasks import conf, states
 from django_tasks.backends.base import Broker
 from django_tasks.connections import brokers, home, keepers, keepers_of, results
 from django_tasks.control import client
 from django_tasks.control.ledger import RevocationLedger
 from django_tasks.display import moment_text
-from django_tasks.exceptions import DecodeError, PublishError
+from django_tasks.exceptions import DecodeError, PublishError, SignatureError
 from django_tasks.listing import DELAYED, LEASED, message_databases, standing, waiting
 from django_tasks.message import Message
 from django_tasks.models import Crash, QueuedMessage, TaskResult
@@ -30,6 +31,7 @@ from django_tasks.protocol import load_message
 from django_tasks.publisher import publish
 from django_tasks.results.base import ResultStore
 from django_tasks.routing import broker_for
+from django_tasks.signing import resigned, verify
 from django_tasks.transactions import retrying
 
 _HISTORY, _ERROR = 65_536, 1_000
@@ -200,7 +202,7 @@ def _retry_elsewhere(store: ResultStore, ids: Sequence[str]) -> Answers:
     kept: list[Result] = []
     messages: list[Message] = []
     for task_id, result in store.get(ids).items():
-        refusal = _not_sendable(task_id, result.state, kept=result.message is not None)
+        refusal = _not_sendable(task_id, result.state, kept=result.message is not None) or _not_ours(result.message)
         if refusal is None and result.message is not None:
             kept.append(result)
             messages.append(_renewed(result.message, result.attempts))
@@ -221,10 +223,24 @@ def _sendable(row: TaskResult) -> tuple[Message | None, Answer]:
     if refusal is not None:
         return None, refusal
     try:
-        return load_message(row.message or ""), _not_found(row.task_id)
+        message = load_message(row.message or "")
     except DecodeError as error:
         text = _("Its message cannot be read: %(reason)s") % {"reason": error}
         return None, Answer(row.task_id, Verdict.NOT_POSSIBLE, "unreadable", text)
+    refusal = _not_ours(message)
+    return (message, _not_found(row.task_id)) if refusal is None else (None, refusal)
+
+
+def _not_ours(message: Message | None) -> Answer | None:
+    """Refuse what would be signed for the first time: it may be a forgery that a worker has turned away."""
+    if message is None or not conf.get().signs:
+        return None
+    try:
+        verify(message)
+    except SignatureError as error:
+        text = _("It cannot be signed again: %(reason)s") % {"reason": error}
+        return Answer(message.id, Verdict.NOT_POSSIBLE, "not_signed", text)
+    return None
 
 
 def _not_sendable(task_id: str, state: str, *, kept: bool) -> Answer | None:
@@ -247,6 +263,7 @@ def _renewed(message: Message, attempts: int) -> Message:
         attempts=attempts,
         countdown=None,
         eta=None,
+        signature=None,
         expires=None if over else message.expires,
         created_at=None,
     )
@@ -310,7 +327,10 @@ def _hasten(broker: Broker, ids: Sequence[str]) -> Answers:
     broker.publish(
         [
             # Its place in the count of attempts is kept, though the message is a new one for the broker.
-            replace(message, countdown=None, eta=None, attempts=message.attempts + rows[message.id].deliveries)
+            resigned(
+                message,
+                replace(message, countdown=None, eta=None, attempts=message.attempts + rows[message.id].deliveries),
+            )
             for message in taken
         ]
     )

@@ -139,6 +139,7 @@ def _key(default: Any, test: Test) -> Any:
     return field(metadata={"test": test}, **made)
 
 
+_SEVEN_DAYS = timedelta(days=7)
 _NINETY_DAYS = timedelta(days=90)
 
 
@@ -177,6 +178,12 @@ class Settings:
 
     compression: str | None = _key(None, _one_of(None, *COMPRESSIONS))
 
+    sign: bool = _key(False, _flag)
+    """Whether messages are signed when they are sent."""
+    require_signature: bool = _key(False, _flag)
+    """Whether a worker refuses what is not signed, or not as it is; messages are then signed in any case."""
+    signature_max_age: timedelta | None = _key(_SEVEN_DAYS, _span)  # noqa: RUF009  # as the fields above
+
     lease: float = _key(30.0, _seconds)
     heartbeat: float = _key(5.0, _seconds)
     grace: float = _key(25.0, _some_seconds)
@@ -187,6 +194,10 @@ class Settings:
     max_memory_per_child: int | None = _key(None, _maybe_count)
     """KiB."""
     revocations_kept: timedelta | None = _key(_NINETY_DAYS, _span)  # noqa: RUF009  # as the fields above
+
+    @property
+    def signs(self) -> bool:
+        return self.sign or self.require_signature
 
 
 _KEYS = {entry.name.upper(): entry for entry in fields(Settings)}

@@ -5,6 +5,7 @@ W151 results are kept for ever.
 W152 DEBUG is on.
 W153 a lease is not renewed in time when a heartbeat or two fail.
 W155 results are kept where the site does not see them.
+W156 whoever can write to a broker on another machine decides what workers run.
 """
 
 from __future__ import annotations
@@ -82,8 +83,23 @@ def settings_wrong() -> Iterator[CheckMessage]:
                 hint='Use the broker "database", "redis" or "amqp".',
                 id="django_tasks.E151",
             )
+        if broker.database is None and not keys.require_signature and _is_remote(broker):
+            yield Warning(
+                f"The broker {broker.alias!r} is on another machine, and messages need not be signed: whoever can write "
+                "to it can have workers run any task.",
+                hint="Set SIGN to True everywhere, and REQUIRE_SIGNATURE once what was sent before has run.",
+                id="django_tasks.W156",
+            )
     for store in built(results):
         yield from _store_wrong(store)
+
+
+def _is_remote(broker: Broker) -> bool:
+    try:
+        return diagnosed(broker, ask=False).remote
+    except DjangoTasksError:
+        # That it cannot say so is not for a check of settings to tell.
+        return False
 
 
 def _store_wrong(store: ResultStore) -> Iterator[CheckMessage]:

@@ -6,6 +6,7 @@ DjangoTasksError
 ├── SerializationError           a value cannot be sent; `path` names where it stands
 │   └── ResultNotSerializable    what a task returned cannot be kept; the task has run, and is not run again
 ├── DecodeError                  bytes from a broker or store are not what they claim to be
+│   └── SignatureError           a message is not signed, or not as it is
 ├── PublishError                 the broker did not take a message
 │   ├── BrokerUnavailable        it does not answer
 │   ├── BrokerFull               it refuses more
@@ -77,6 +78,10 @@ class ResultNotSerializable(SerializationError):
 
 class DecodeError(DjangoTasksError, ValueError):
     """Bytes from a broker or a store are not what they claim to be."""
+
+
+class SignatureError(DecodeError):
+    """A message is not signed, or not as it is: nothing of it was decoded or run."""
 
 
 class PublishError(DjangoTasksError):

@@ -41,6 +41,8 @@ class Message:
     content_encoding: str = "utf-8"
     compression: str | None = None
     """The content type of what the body is compressed with."""
+    signature: str | None = None
+    """What proves that all of this is as it was sent; see `signing`."""
     eta: datetime | None = None
     """Not to be run before; aware."""
     countdown: float | None = None

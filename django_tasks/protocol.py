@@ -209,6 +209,7 @@ _FIELDS: Mapping[str, tuple[str, Read]] = {
     "content_type": ("content_type", _text),
     "content_encoding": ("content_encoding", _text),
     "compression": ("compression", _text),
+    "signature": ("signature", _text),
     "eta": ("eta", _moment),
     "expires": ("expires", _moment),
     "root_id": ("root_id", _text),

@@ -17,19 +17,24 @@ from django_tasks.exceptions import ConfigurationError, PublishError, Unroutable
 from django_tasks.message import Enqueue, Message
 from django_tasks.plan import Plan
 from django_tasks.routing import broker_for
+from django_tasks.signing import signed
 
 _log = logging.getLogger("django_tasks.broker")
 
 
-def publish(plan: Plan) -> None:
+def publish(plan: Plan, *, as_it_is: bool = False) -> None:
     """Publish what a plan says.
 
     With a broker that keeps its queue in a Django database the messages are part of the caller's transaction: they
     are seen when it commits, and gone when it rolls back. To others they are sent when it has been committed
     (`on_commit`), with it (`transaction`: they are rows of the outbox, which workers relay), or at once (`immediate`);
     outside of a transaction the first is the last. Raises PublishError; then nothing of that broker's part was queued.
+
+    What has no signature is signed if the settings say so, unless it goes out `as_it_is`: it came from a broker, and
+    nobody here has made it.
     """
-    for (alias, how), messages in _shares(plan.messages).items():
+    ready = plan.messages if as_it_is else [signed(message) for message in plan.messages]
+    for (alias, how), messages in _shares(ready).items():
         if how == "transaction":
             _send(brokers[alias], messages, outboxes[alias])
         elif how == "on_commit":

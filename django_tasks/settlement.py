@@ -17,6 +17,7 @@ from django_tasks.plan import Outcome, Plan, Requeue, Result
 from django_tasks.publisher import publish
 from django_tasks.results.base import ResultStore
 from django_tasks.routing import broker_for
+from django_tasks.signing import signed
 from django_tasks.transactions import explain, retrying
 
 Done = tuple[Delivery, Outcome]
@@ -31,7 +32,8 @@ class Settlement:
     Guarantee: a crash at any point repeats work and loses none. Where broker and store share a database all of it is
     one transaction, in which the acknowledgement comes first and decides: what this worker no longer holds writes
     nothing and is followed by nothing. Elsewhere results come first, then what follows, and the acknowledgement last;
-    there a stale worker cannot change a final state, but it may be the first to write one.
+    there a stale worker cannot change a final state, but it may be the first to write one. Where signatures are
+    required what follows comes before the results: a result kept stands for all of it.
     """
 
     def __init__(self, broker: Broker, store: ResultStore, *, worker: str, lease: float) -> None:
@@ -51,8 +53,13 @@ class Settlement:
             return []
         if self.shared is not None:
             return self._settle_together(batch, self.shared)
-        self._save(batch)
-        self._follow(batch)
+        if conf.get().require_signature:
+            # A message whose result is kept is taken for a replay when it comes again, so nothing may be left to do.
+            self._follow(batch)
+            self._save(batch)
+        else:
+            self._save(batch)
+            self._follow(batch)
         held = self._release(batch)
         return [pair for pair in batch if id(pair[0]) in held]
 
@@ -85,7 +92,7 @@ class Settlement:
             elif outcome.interim:
                 going_on.append(delivery)
             elif (following := self._next_attempt(delivery, outcome)) is not None:
-                again.append((delivery, following))
+                again.append((delivery, signed(following)))
             else:
                 done.append(delivery)
         held.update(map(id, self.broker.ack(done)))
@@ -107,6 +114,7 @@ class Settlement:
 
     def _follow(self, batch: Iterable[Done]) -> None:
         messages: list[Message] = []
+        back: list[Message] = []
         for delivery, outcome in batch:
             if outcome.settled:
                 continue
@@ -114,9 +122,11 @@ class Settlement:
             messages += [message for message in outcome.plan.messages if message is not following]
             if delivery.receipt is ACKED and outcome.requeue is not None:
                 # It left its queue when it was begun: the only way back is to send it again.
-                messages.append(replace(delivery.message, countdown=outcome.requeue.delay or None))
+                back.append(replace(delivery.message, countdown=outcome.requeue.delay or None))
         if messages:
             publish(Plan(tuple(messages)))
+        if back:
+            publish(Plan(tuple(back)), as_it_is=True)
 
 
 def result_of(delivery: Delivery, outcome: Outcome, worker: str) -> Result:

@@ -41,6 +41,7 @@ _CONSTANT = {"lang": "py", "replaced_task_nesting": 0, "stamped_headers": None, 
 _BROKERS = {DUE, DELIVERIES, EXTRA}
 _NOTES = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 """How the names begin of what RabbitMQ notes on a message; other names with an x are the caller's."""
+_FLEETING = {*_BROKERS, *_CONSTANT, "reply_to"}
 _USED_UP = {"exchange", "routing_key"}
 """What said where a message was to go; it says nothing of where it goes next."""
 _UNREADABLE = "unreadable"
@@ -85,6 +86,8 @@ def to_wire(message: Message) -> Wire:
     }
     if message.compression is not None:
         headers["compression"] = message.compression
+    if message.signature is not None:
+        headers["signature"] = message.signature
     if own:
         headers |= _carried(own)
     properties = {
@@ -121,6 +124,12 @@ def from_wire(wire: Wire, queue: str) -> Message:
 def unmarked(headers: Mapping[str, Any]) -> dict[str, Any]:
     """Return headers without what the server noted on the way."""
     return {name: value for name, value in headers.items() if not name.startswith(_NOTES)}
+
+
+def is_fleeting(name: Any) -> bool:
+    """Tell whether a header of this name may change or be left out on the way, as those of Celery's and the servers'
+    own do."""
+    return name in _FLEETING or (isinstance(name, str) and name.startswith(_NOTES))
 
 
 def level(priority: int) -> int:

@@ -91,7 +91,8 @@ def unpacked(task_id: bytes, queue: str, value: bytes) -> Message:
         known = {
             "id": task_id.decode("utf-8", "surrogatepass"),
             "task": value[queue_end:task_end].decode("utf-8", "surrogatepass"),
-            "queue": value[start:queue_end].decode("utf-8", "surrogatepass"),
+            # That of the key it was found under, which nobody can say otherwise than by putting it there.
+            "queue": queue or value[start:queue_end].decode("utf-8", "surrogatepass"),
             "priority": priority,
             "body": value[headers_end:],
             "created_at": _EPOCH + timedelta(microseconds=created or published),

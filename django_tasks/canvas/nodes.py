@@ -150,6 +150,8 @@ def next_attempt(
         before,
         **changed,
         queue=queue,
+        # It is another message now, and signed anew when it is sent.
+        signature=None,
         # Back to the queue that it came from, and not to all that an exchange leads to.
         exchange=None,
         routing_key=None,

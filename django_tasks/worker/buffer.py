@@ -12,19 +12,22 @@ from django_tasks.message import Delivery
 from django_tasks.settlement import ACKED, Done
 from django_tasks.worker.crashes import CrashBook, Suspect
 from django_tasks.worker.revocation import Revocations
+from django_tasks.worker.seals import Seals
 
 
 class Buffer:
     """Holds what was fetched and may not be handed to the pool yet, and refuses what must not run.
 
-    1. A revoked message ends as REVOKED. (One that expired is refused where it would begin.)
-    2. One that was lost too often ends as FAILURE.
-    3. A suspect waits until it can begin at once, and one at its last chance until no other suspect runs.
-    4. A task with `acks_late=False` is acknowledged now: from here on it runs at most once.
+    1. One that is not what this site has signed ends as FAILURE, where the settings require that.
+    2. A revoked message ends as REVOKED. (One that expired is refused where it would begin.)
+    3. One that was lost too often ends as FAILURE.
+    4. A suspect waits until it can begin at once, and one at its last chance until no other suspect runs.
+    5. A task with `acks_late=False` is acknowledged now: from here on it runs at most once.
     """
 
-    def __init__(self, broker: Broker, crashes: CrashBook, revocations: Revocations) -> None:
+    def __init__(self, broker: Broker, seals: Seals, crashes: CrashBook, revocations: Revocations) -> None:
         self.broker = broker
+        self.seals = seals
         self.crashes = crashes
         self.revocations = revocations
         self.suspects: deque[Suspect] = deque()
@@ -35,12 +38,13 @@ class Buffer:
 
     def take(self, deliveries: Sequence[Delivery]) -> tuple[list[Delivery], list[Done]]:
         """Return the deliveries that may run now, and the outcomes of those that will not."""
-        allowed, refused = self.revocations.sift(deliveries)
+        genuine, refused = self.seals.sift(deliveries)
+        allowed, revoked = self.revocations.sift(genuine)
         judgement = self.crashes.judge(allowed)
         runnable = self._acked(judgement.clear)
         # After all that may fail: then the caller hands everything back.
         self.suspects.extend(judgement.suspects)
-        return runnable, refused + judgement.condemned
+        return runnable, refused + revoked + judgement.condemned
 
     def release(self) -> list[Delivery]:
         """Return the next suspect, written down, to be begun at once on an idle slot; nothing while none may begin.

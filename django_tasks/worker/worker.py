@@ -36,6 +36,7 @@ from django_tasks.worker.maintenance import Maintenance, older_than
 from django_tasks.worker.presence import Identity, Presence
 from django_tasks.worker.relay import Relay
 from django_tasks.worker.revocation import Revocations
+from django_tasks.worker.seals import Seals
 
 _log = logging.getLogger("django_tasks.worker")
 
@@ -87,7 +88,7 @@ class Worker:
         self.settlement = Settlement(broker, store, worker=options.name, lease=options.lease)
         self.crashes = CrashBook(options.name, home())
         self.revocations = Revocations(RevocationLedger(home()))
-        self.buffer = Buffer(broker, self.crashes, self.revocations)
+        self.buffer = Buffer(broker, Seals(store), self.crashes, self.revocations)
         self.presence = Presence(
             Identity(
                 name=options.name,

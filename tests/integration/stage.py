@@ -200,6 +200,10 @@ class FaultyStore(MemoryStore):
         save = super().save
         self.faults.through("save", lambda: save(results))
 
+    def get(self, ids: Sequence[str]) -> dict[str, Result]:
+        get = super().get
+        return self.faults.through("get", lambda: get(ids))
+
 
 FAULTY = {
     "BROKERS": {"default": {"BACKEND": f"{__name__}.FaultyBroker"}},

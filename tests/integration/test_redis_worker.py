@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.db import transaction
 from django.test import override_settings
 
 from django_tasks import AsyncResult, bulk, states
@@ -18,6 +19,7 @@ from tests import redises
 from tests.integration.stage import (
     PATIENCE,
     Meanwhile,
+    at_most_once_retried,
     build,
     burst,
     each_pool,
@@ -62,6 +64,22 @@ def test_a_burst_leaves_results_and_nothing_else(pool, on_redis):
     assert stage.begun.count(str(retried.id)) == 3
     assert worker.processed == 302
     assert is_empty(on_redis)
+
+
+def test_what_is_signed_runs_however_it_gets_there(on_redis, redis_server):
+    def story() -> None:
+        with transaction.atomic():
+            relayed = note.apply_async((1,), enqueue="transaction")
+            committed = note.apply_async((2,), enqueue="on_commit")
+        assert [relayed.get(PATIENCE), committed.get(PATIENCE), retry_twice.delay().get(PATIENCE)] == [1, 2, 2]
+        assert at_most_once_retried.delay().get(PATIENCE) == 2
+        worker.stop()
+
+    with override_settings(DJANGO_TASKS={**settings_of(redis_server), "REQUIRE_SIGNATURE": True}):
+        worker = build()
+        Meanwhile(worker, story)
+        assert is_empty(on_redis)
+        brokers.close()
 
 
 def test_a_worker_with_nothing_to_do_begins_a_task_as_soon_as_it_is_sent(on_redis):

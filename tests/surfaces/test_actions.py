@@ -14,11 +14,12 @@ from django_tasks.actions import Verdict
 from django_tasks.backends.memory import MemoryBroker
 from django_tasks.connections import home, results
 from django_tasks.control.ledger import RevocationLedger
-from django_tasks.exceptions import BrokerFull
+from django_tasks.exceptions import BrokerFull, SignatureError
 from django_tasks.message import Message
 from django_tasks.models import Crash, QueuedMessage, Revocation, TaskResult
 from django_tasks.plan import Result
 from django_tasks.result import AsyncResult
+from django_tasks.signing import verify
 from tests.app.tasks import add, fail
 from tests.surfaces.site import WORKER, fetch, on_each_database, result, settings_for, tasks_in, work
 
@@ -77,6 +78,29 @@ class TestRetry:
             assert work() == 1
             again = row(alias, sent.id)
             assert (again.error_type, again.attempts) == ("ValueError", 2)
+
+    @on_each_database()
+    def test_a_task_is_signed_again_if_it_was_signed_and_else_refused(self, alias):
+        with tasks_in(alias, REQUIRE_SIGNATURE=True):
+            sent, forged = fail.delay("no paper"), fail.delay("none")
+            QueuedMessage.objects.using(alias).filter(task_id=forged.id).update(rank=-7)
+            work()
+            report = actions.retry([sent.id, forged.id])
+            assert codes(report) == {sent.id: "queued", forged.id: "not_signed"}
+            (delivery,) = fetch()
+            verify(delivery.message)
+            assert delivery.message.attempts == 1
+
+    @on_each_database()
+    def test_what_is_made_ready_is_signed_again_if_it_was_signed(self, alias):
+        with tasks_in(alias, SIGN=True):
+            sent, forged = (add.apply_async((1, 2), countdown=3600) for _ in range(2))
+            QueuedMessage.objects.using(alias).filter(task_id=forged.id).update(rank=-7)
+            assert set(actions.run_now([sent.id, forged.id]).done) == {sent.id, forged.id}
+            found = {delivery.message.id: delivery.message for delivery in fetch()}
+            verify(found[sent.id])
+            with pytest.raises(SignatureError):
+                verify(found[forged.id])
 
     @on_each_database()
     def test_what_cannot_be_sent_again_is_told_and_stays(self, alias):

@@ -14,11 +14,13 @@ from django_tasks.control.ledger import RevocationLedger
 from django_tasks.exceptions import BrokerUnavailable
 from django_tasks.message import Delivery, Message
 from django_tasks.models import Crash
+from django_tasks.results.memory import MemoryStore
 from django_tasks.serializers import encode_body
 from django_tasks.settlement import ACKED
 from django_tasks.worker.buffer import Buffer
 from django_tasks.worker.crashes import CrashBook
 from django_tasks.worker.revocation import Revocations
+from django_tasks.worker.seals import Seals
 from tests.calls import declare
 from tests.clocks import TurnedClock
 
@@ -33,7 +35,9 @@ class Hands:
         self.clock = TurnedClock()
         self.broker = broker("default", {}, clock=self.clock)
         self.revocations = Revocations(RevocationLedger("default"))
-        self.buffer = Buffer(self.broker, CrashBook("w1", "default"), self.revocations)
+        self.buffer = Buffer(
+            self.broker, Seals(MemoryStore("default", {})), CrashBook("w1", "default"), self.revocations
+        )
 
     def fetch(self, task: AnyTask, *ids: str, lost: int = 0, evidence: int = 0) -> list[Delivery]:
         """Lease messages that were lost so often before, with so much evidence."""

@@ -21,10 +21,12 @@ from django_tasks.execution import handed_back, lost
 from django_tasks.message import Delivery
 from django_tasks.models import Crash
 from django_tasks.plan import Outcome
+from django_tasks.results.memory import MemoryStore
 from django_tasks.settlement import Done
 from django_tasks.worker.buffer import Buffer
 from django_tasks.worker.crashes import CrashBook, Judgement
 from django_tasks.worker.revocation import Revocations
+from django_tasks.worker.seals import Seals
 from tests.calls import declare, deliver
 from tests.vendors import each_vendor
 
@@ -303,7 +305,12 @@ class Hall:
     def live(self, name: str) -> None:
         """Be a worker: fetch all there is, and work until the poison ends that or nothing is left."""
         book = CrashBook(name, "default")
-        buffer = Buffer(MemoryBroker("default", {}), book, Revocations(RevocationLedger("default")))
+        buffer = Buffer(
+            MemoryBroker("default", {}),
+            Seals(MemoryStore("default", {})),
+            book,
+            Revocations(RevocationLedger("default")),
+        )
         waiting = deque(self.fetch())
         clear, refused = buffer.take(waiting)
         self.settle(book, refused)

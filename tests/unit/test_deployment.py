@@ -67,6 +67,19 @@ def test_sound_settings_are_not_mentioned(configure: Configure) -> None:
     assert ids(settings_wrong()) == []
 
 
+def test_messages_on_another_machine_are_to_be_signed(configure: Configure) -> None:
+    brokers = {
+        "default": {"BACKEND": "redis", "LOCATION": "redis://cache.example.org:6379/0"},
+        "here": {"BACKEND": "redis", "LOCATION": "redis://localhost:6379/0"},
+    }
+    configure(**{**SHARED, "BROKERS": brokers, "SIGN": True})
+    [warning] = settings_wrong()
+    assert warning.id == "django_tasks.W156"
+    assert "The broker 'default' is on another machine" in warning.msg
+    configure(**{**SHARED, "BROKERS": brokers, "REQUIRE_SIGNATURE": True})
+    assert ids(settings_wrong()) == []
+
+
 def test_debug_is_not_for_others(configure: Configure, settings: Any) -> None:
     configure(**SHARED)
     settings.DEBUG = True

@@ -68,6 +68,7 @@ CAPITALS = {
         "TASKS",
         "CONN_MAX_AGE",
         "SECRET_KEY",
+        "SECRET_KEY_FALLBACKS",
         "REST_FRAMEWORK",
         "ENGINE",
         "SILENCED_SYSTEM_CHECKS",

@@ -28,6 +28,7 @@ from django_tasks.results.base import ResultStore
 from django_tasks.results.database import DatabaseStore
 from django_tasks.results.memory import MemoryStore
 from django_tasks.settlement import ACKED, Done, Settlement, result_of
+from django_tasks.signing import verify
 from tests.calls import declare, deliver
 from tests.clocks import TurnedClock
 from tests.outages import unreachable
@@ -242,6 +243,22 @@ def test_what_a_worker_that_died_at_any_step_left_is_found_by_others(apart: Site
     assert {"again", "back", "begun"} <= found
     # A message goes only when its result is kept and what follows it is on its way.
     assert "done" in found or (apart.state("done") == states.SUCCESS and "link" in found)
+
+
+@pytest.mark.parametrize("ends", EVERYWHERE)
+def test_a_result_that_is_taken_for_all_of_a_signed_task_stands_for_what_follows_it(
+    apart: Site, configure: Configure, settings: Any, ends: tuple[str, str]
+) -> None:
+    settings.DJANGO_TASKS = {**settings.DJANGO_TASKS, "REQUIRE_SIGNATURE": True}
+    site = Site(brokers["default"], results["default"])
+    done = batch(site.take("done", "again", "back", "begun"))
+    site.crash(done, ends)
+    # Here it comes again and is dropped, so all that follows must be on its way.
+    assert site.state("done") != states.SUCCESS or "link" in site.waiting
+    site.settle(*done)
+    all_is_well(site)
+    for task_id in ("link", "again"):
+        verify(site.waiting[task_id])
 
 
 def test_a_final_state_that_another_worker_wrote_is_not_changed_by_a_stale_one(apart: Site) -> None:

@@ -11,8 +11,9 @@ from functools import partial
 import pytest
 
 from django_tasks.backends.base import Broker
-from django_tasks.exceptions import PublishError, SerializationError
+from django_tasks.exceptions import PublishError, SerializationError, SignatureError
 from django_tasks.message import Message, new_id
+from django_tasks.signing import sign, verify
 from django_tasks.testing.contracts.harness import (
     ALIKE,
     QUEUE,
@@ -59,6 +60,25 @@ class QueueContract(BrokerHarness):
         broker.publish([FULL])
         [delivery] = self.gather(broker, 1)
         assert content(delivery.message) == content(FULL)
+
+    def test_what_was_signed_holds_when_it_comes_back(self, broker: Broker) -> None:
+        zone = timezone(timedelta(hours=-3))
+        odd = {"n": -0.0, "big": 10**30, "numbers": {2: "b", 10: "a"}, "reply_to": "", "lang": "py", "stamps": {}}
+        first = sample()
+        sent = [
+            sign(FULL),
+            sign(replace(first, root_id=first.id, time_limit=30, headers=odd, countdown=0.0, eta=FULL.eta)),
+            sign(
+                replace(sample(), args_repr="('\u4e2d',)", shadow="\u4e2d", expires=datetime(2090, 1, 1, tzinfo=zone))
+            ),
+        ]
+        broker.publish(sent)
+        delivered = self.gather(broker, len(sent))
+        broker.nack(delivered)
+        for delivery in self.gather(broker, len(sent)):
+            verify(delivery.message)
+            with pytest.raises(SignatureError):
+                verify(replace(delivery.message, retries=9))
 
     def test_what_a_message_leaves_out_is_not_made_up(self, broker: Broker) -> None:
         bare = Message(id=new_id(), task="t", body=b"")
