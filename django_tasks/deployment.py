@@ -85,8 +85,8 @@ def settings_wrong() -> Iterator[CheckMessage]:
             )
         if broker.database is None and not keys.require_signature and _is_remote(broker):
             yield Warning(
-                f"The broker {broker.alias!r} is on another machine, and messages need not be signed: whoever can write "
-                "to it can have workers run any task.",
+                f"The broker {broker.alias!r} is on another machine, and messages need not be signed: whoever can "
+                "write to it can have workers run any task.",
                 hint="Set SIGN to True everywhere, and REQUIRE_SIGNATURE once what was sent before has run.",
                 id="django_tasks.W156",
             )
