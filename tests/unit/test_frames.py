@@ -28,6 +28,7 @@ FULL = Message(
     content_type="application/x-yaml",
     content_encoding="binary",
     compression="application/zstd",
+    signature="1:2:3",
     eta=NOW.astimezone(ZoneInfo("Australia/Lord_Howe")),
     countdown=1.5,
     expires=datetime(9999, 12, 31, 23, 59, tzinfo=timezone(timedelta(hours=-3, minutes=-30))),

@@ -413,6 +413,18 @@ def test_what_was_acknowledged_early_and_did_not_begin_is_sent_again(
     assert apart.waiting["1"].countdown == countdown
 
 
+def test_what_goes_back_is_not_signed_by_a_worker_that_did_not_run_it(apart: Site, settings: Any) -> None:
+    settings.DJANGO_TASKS = {**settings.DJANGO_TASKS, "SIGN": True}
+    site = Site(brokers["default"], results["default"])
+    outcome = Outcome(states.PENDING, requeue=Requeue(), keep=False)
+    assert site.settle((acked("1"), outcome), (acked("again"), Outcome(states.RETRY, plan=Plan((NEXT,))))) == [
+        "1",
+        "again",
+    ]
+    assert site.waiting["1"].signature is None
+    verify(site.waiting["again"])
+
+
 def test_a_task_that_runs_at_most_once_is_not_sent_again_when_it_is_ended_with_its_worker(apart: Site) -> None:
     """Its worker was told to stop at once, or its grace period is over."""
     begun, leave = threading.Event(), threading.Event()
