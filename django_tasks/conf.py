@@ -310,6 +310,11 @@ def _unfit_serializers(given: Mapping[str, Any]) -> Iterator[Problem]:
     if way is not None and way.missing:
         yield Problem(f"{SETTING}['COMPRESSION'] is {way.name!r}, whose library is not installed.", way.missing)
     for name in sorted(accepted):
+        if SERIALIZERS[name].signed_only and given.get("REQUIRE_SIGNATURE") is not True:
+            yield Problem(
+                f"{SETTING}['ACCEPT'] names {name!r}, and {SETTING}['REQUIRE_SIGNATURE'] is not True.",
+                "Whoever can write to the broker could run any code in your workers: require signatures first.",
+            )
         if SERIALIZERS[name].missing:
             yield Problem(
                 f"{SETTING}['ACCEPT'] names {name!r}, whose library is not installed.", SERIALIZERS[name].missing

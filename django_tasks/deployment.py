@@ -6,6 +6,7 @@ W152 DEBUG is on.
 W153 a lease is not renewed in time when a heartbeat or two fail.
 W155 results are kept where the site does not see them.
 W156 whoever can write to a broker on another machine decides what workers run.
+W157 workers unpickle what was signed.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from django_tasks.exceptions import ConfigurationError, DjangoTasksError
 from django_tasks.registry import tasks
 from django_tasks.results.base import ResultStore
 from django_tasks.routing import broker_for, queues_of
+from django_tasks.serializers import SERIALIZERS
 
 T = TypeVar("T", Broker, ResultStore)
 
@@ -74,6 +76,12 @@ def settings_wrong() -> Iterator[CheckMessage]:
             "what it runs, which then runs twice.",
             hint=f"Let LEASE be {BEATS} times HEARTBEAT at least, and better six times.",
             id="django_tasks.W153",
+        )
+    if any(SERIALIZERS[name].signed_only for name in keys.accept):
+        yield Warning(
+            "ACCEPT names pickle: whoever knows SECRET_KEY, or one of its fallbacks, can run any code in workers.",
+            hint="Let the tasks that need it take plain values, and send them as JSON.",
+            id="django_tasks.W157",
         )
     for broker in built(brokers):
         if broker.private and not broker.eager:

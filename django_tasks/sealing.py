@@ -11,6 +11,7 @@ from django_tasks.exceptions import ConfigurationError, DecodeError
 from django_tasks.message import Message
 from django_tasks.options import PLAIN
 from django_tasks.serializers import SERIALIZERS, Serializer, decode_body, encode_body, serializer
+from django_tasks.signing import verify
 
 Call = tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]
 """Arguments, keyword arguments, and what follows."""
@@ -69,7 +70,8 @@ def _accepted(form: Serializer) -> bool:
 def unsealed(message: Message) -> Call:
     """Return the call that a message carries; raises DecodeError.
 
-    Not a byte of the body is decoded unless the settings accept its content type.
+    Not a byte of the body is decoded unless the settings accept its content type, and where that can run code, unless
+    it was signed.
     """
     form = serializer(message.content_type)
     if not _accepted(form):
@@ -78,5 +80,8 @@ def unsealed(message: Message) -> Call:
         )
     if form.missing:
         raise DecodeError(f"the content type {form.content_type!r} needs a library: {form.missing}")
+    if form.signed_only:
+        # The worker has seen to that; here no other way leads to it either.
+        verify(message)
     body = message.body if message.compression is None else expanded(message.body, message.compression)
-    return decode_body(body, form.content_type)
+    return decode_body(body, form.content_type, verified=form.signed_only)

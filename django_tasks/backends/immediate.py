@@ -16,6 +16,7 @@ from django_tasks.failure import rebuild
 from django_tasks.message import Delivery, Message
 from django_tasks.plan import Outcome
 from django_tasks.settlement import result_of
+from django_tasks.signing import signed
 
 WORKER = "immediate"
 
@@ -39,7 +40,7 @@ class ImmediateBroker(Broker):
         """Run all messages, and all that follows from them, one after the other."""
         waiting = deque(messages)
         while waiting:
-            message = waiting.popleft()
+            message = signed(waiting.popleft())
             delivery = Delivery(replace(message, created_at=message.created_at or datetime.now(UTC)), receipt=None)
             outcome = execute(delivery, Site(worker=WORKER, report=self._keep, eager=True))
             self._keep(delivery, outcome)

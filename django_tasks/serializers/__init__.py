@@ -1,7 +1,7 @@
 """How does a value become bytes, and bytes a value again?
 
 Several ways, of which JSON is the one that results and all else are kept in. Whatever the way, the same types come
-back: what a format cannot say itself is tagged, and `encoding` tells how.
+back: what a format cannot say itself is tagged, and `encoding` tells how. Pickle alone brings back what it was given.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from django_tasks.exceptions import DecodeError, SerializationError
 from django_tasks.serializers.form import Serializer
 from django_tasks.serializers.json_text import JSON, dumps, loads
 from django_tasks.serializers.msgpack_bytes import MSGPACK
+from django_tasks.serializers.pickled import PICKLE
 from django_tasks.serializers.yaml_text import YAML
 
 __all__ = [
@@ -27,7 +28,7 @@ __all__ = [
     "serializer",
 ]
 
-SERIALIZERS = {key: each for each in (JSON, MSGPACK, YAML) for key in (each.name, each.content_type)}
+SERIALIZERS = {key: each for each in (JSON, MSGPACK, YAML, PICKLE) for key in (each.name, each.content_type)}
 """By name and by content type. Adding one is one more entry here."""
 
 
@@ -58,10 +59,16 @@ _BODY_PARTS = {"body[0]": "args", "body[1]": "kwargs", "body[2]": "embed"}
 
 
 def decode_body(
-    data: bytes, content_type: str = JSON.content_type
+    data: bytes, content_type: str = JSON.content_type, *, verified: bool = False
 ) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
-    """Return (args, kwargs, embed) from the body of a message; DecodeError when it is anything else."""
-    body = serializer(content_type).loads(data)
+    """Return (args, kwargs, embed) from the body of a message; DecodeError when it is anything else.
+
+    `verified` tells that its signature holds, without which some are not opened.
+    """
+    form = serializer(content_type)
+    if form.signed_only and not verified:
+        raise DecodeError(f"the content type {form.content_type!r} ({form.name}) is only read with a signature")
+    body = form.loads(data)
     if type(body) is not list or len(body) != 3:
         raise DecodeError("the body is not [args, kwargs, embed], as Celery's message protocol 2 has it")
     args, kwargs, embed = body

@@ -31,6 +31,8 @@ class Serializer:
     loads: Loads
     missing: str = ""
     """What is to be installed before it works; empty when it does."""
+    signed_only: bool = False
+    """Whether reading it may run what its writer chose, so that nobody reads it without a signature."""
 
 
 def too_large(size: int, limits: Limits) -> str | None:

@@ -80,6 +80,11 @@ def test_messages_on_another_machine_are_to_be_signed(configure: Configure) -> N
     assert ids(settings_wrong()) == []
 
 
+def test_pickles_are_mentioned_even_where_they_are_signed(configure: Configure) -> None:
+    configure(**SHARED, ACCEPT=["json", "pickle"], REQUIRE_SIGNATURE=True)
+    assert ids(settings_wrong()) == ["W157"]
+
+
 def test_debug_is_not_for_others(configure: Configure, settings: Any) -> None:
     configure(**SHARED)
     settings.DEBUG = True

@@ -5,14 +5,15 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from django_tasks import Task, states
-from django_tasks.exceptions import ConfigurationError
+from django_tasks.exceptions import ConfigurationError, SerializationError
 from django_tasks.execution import execute
 from django_tasks.message import Delivery, Message
+from django_tasks.signing import sign
 from tests.calls import HERE, declare, next_of
 from tests.integration.rig import text, value
 
@@ -49,6 +50,61 @@ def test_the_call_wins_over_the_task_and_the_task_over_the_setting(
     for message in (by_setting, by_task, by_call):
         assert (message.content_type, message.content_encoding) == (content_type, encoding)
         assert value(run(message)) == VALUE
+
+
+class Odd:
+    """What only a pickle can carry."""
+
+    opened: ClassVar[list[str]] = []
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        self.opened.append(state["name"])
+        self.name = state["name"]
+
+
+def test_a_pickle_is_opened_if_it_was_signed_and_never_else(configure: Configure) -> None:
+    configure(ACCEPT=["json", "pickle"], REQUIRE_SIGNATURE=True)
+    Odd.opened.clear()
+    message = sent(declare(lambda odd: odd.name), Odd("mine"), serializer="pickle")
+    assert (message.content_type, message.content_encoding) == ("application/x-python-serialize", "binary")
+    assert "SignatureError" in text(run(message))
+    forged = replace(sign(message), priority=9)
+    assert "SignatureError" in text(run(forged))
+    assert Odd.opened == []
+    assert value(run(sign(message))) == "mine"
+    assert Odd.opened == ["mine"]
+
+
+def test_a_pickle_travels_to_a_task_that_runs_in_its_caller(configure: Configure) -> None:
+    configure(
+        ACCEPT=["json", "pickle"],
+        SERIALIZER="pickle",
+        REQUIRE_SIGNATURE=True,
+        BROKERS={"default": {"BACKEND": "immediate"}},
+    )
+
+    def twice(self: Task[..., Any], odd: Odd) -> str:
+        if self.request.retries == 0:
+            self.retry(countdown=0)
+        return odd.name
+
+    task = declare(twice, bind=True)
+    assert task.delay(Odd("mine")).get(0) == "mine"
+    assert task.apply((Odd("here"),)).get(0) == "here"
+
+
+def test_what_cannot_be_pickled_or_unpickled_is_told(configure: Configure) -> None:
+    configure(ACCEPT=["json", "pickle"], REQUIRE_SIGNATURE=True)
+    task = declare(lambda x: x)
+    with pytest.raises(SerializationError, match="cannot be pickled"):
+        sent(task, lambda: 1, serializer="pickle")
+    with pytest.raises(SerializationError, match="the limit is 1,048,576"):
+        sent(task, b"x" * (2 << 20), serializer="pickle")
+    broken = sign(replace(sent(task, 1, serializer="pickle"), body=b"\x80\x04no"))
+    assert text(run(broken)).startswith("DecodeError: not a valid pickle here")
 
 
 def test_a_body_that_is_not_accepted_is_refused_unread(configure: Configure) -> None:

@@ -205,14 +205,16 @@ def test_a_body_of_another_shape_is_a_decode_error(data):
 
 
 def test_a_content_type_that_is_not_known_is_refused_before_the_body_is_opened():
-    for content_type in (
-        "application/x-python-serialize",
-        "pickle",
-        "",
-        "application/x-malformed",
-    ):
+    for content_type in ("", "application/x-malformed"):
         with pytest.raises(DecodeError, match=r"is not read here; known: json \(application/json\), "):
+            decode_body(b"{", content_type)
+
+
+def test_a_pickle_is_not_opened_unless_its_signature_was_seen():
+    for content_type in ("application/x-python-serialize", "pickle"):
+        with pytest.raises(DecodeError, match="is only read with a signature"):
             decode_body(b"cos\nsystem\n(S'id'\ntR.", content_type)
+    assert decode_body(encode_body((1,), {}, {}, serializer("pickle")), "pickle", verified=True) == ((1,), {}, {})
 
 
 def test_a_serializer_is_found_by_name_and_by_content_type():
