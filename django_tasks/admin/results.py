@@ -48,7 +48,7 @@ def _goes_on(row: TaskResult) -> bool:
 
 @admin.register(TaskResult)
 class TaskResultPage(ActingPage):
-    list_display = ("state_shown", "task_shown", "place_shown", "attempts", "queued", "started", "ended")
+    list_display = ("state_shown", "task_shown", "place_shown", "deliveries", "queued", "started", "ended")
     list_display_links = ("task_shown",)
     list_filter = (StateFilter, EndedFilter, QueueFilter, WorkerFilter, TaskFilter)
     search_fields = ("task_id",)
@@ -110,7 +110,7 @@ class TaskResultPage(ActingPage):
             fields.append((_("Error"), ["error", "notes", "trace"] if obj.error_notes else ["error", "trace"]))
         if obj is not None and obj.value is not None and payload:
             fields.append((_("Result"), ["value_shown"]))
-        fields.append((_("Attempts"), ["attempts", "retries", "earlier"]))
+        fields.append((_("Deliveries"), ["deliveries", "retries", "earlier"]))
         if obj is not None and obj.message is not None:
             fields.append((_("Kept message"), ["kept_headers" if payload else "kept"]))
         related = {"parent": "parent_id", "root": "root_id", "group_id": "group_id"}
@@ -190,6 +190,11 @@ class TaskResultPage(ActingPage):
     @admin.display(description=gettext_lazy("traceback"))
     def trace(self, row: TaskResult) -> str:
         return preformatted(free_text(row.traceback))
+
+    @admin.display(description=gettext_lazy("deliveries"))
+    def deliveries(self, row: TaskResult) -> int:
+        """How often a worker was given it: also one that died before it began it."""
+        return row.attempts
 
     @admin.display(description=gettext_lazy("earlier attempts"))
     def earlier(self, row: TaskResult) -> str:

@@ -176,6 +176,7 @@ class TestResults:
             "tray 2",
             "most recent call last",
             "Oh: no",
+            "Deliveries",
         ):
             assert part in text, part
         assert "gen1@web" in text
