@@ -30,6 +30,8 @@ class Request:
     hostname: str = ""
     """The name of the worker."""
     deliveries: int = 1
+    way: tuple[str, str] = ("", "")
+    """The exchange and the routing key that the message came by."""
     is_eager: bool = False
     called_directly: bool = False
     report: Report = _nowhere
@@ -52,7 +54,7 @@ class Request:
 
     @property
     def attempt(self) -> int:
-        """The number of this run, counted from 1; runs that were lost with their worker are counted too."""
+        """The number of this run, counted from 1; what was lost with its worker counts too, begun or not."""
         return self.message.attempts + self.deliveries
 
     @property
@@ -114,9 +116,10 @@ class Request:
 
     @property
     def delivery_info(self) -> dict[str, Any]:
+        exchange, key = self.way
         return {
-            "exchange": "",
-            "routing_key": self.message.queue,
+            "exchange": exchange,
+            "routing_key": key if exchange else self.message.queue,
             "priority": self.message.priority,
             "redelivered": self.deliveries > 1,
         }
@@ -159,4 +162,10 @@ def may_join() -> bool:
 
 def request_for(delivery: Delivery, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Request:
     """Return the request of a delivery whose body was opened."""
-    return Request(message=delivery.message, args=args, kwargs=kwargs, deliveries=delivery.deliveries)
+    return Request(
+        message=delivery.message,
+        args=args,
+        kwargs=kwargs,
+        deliveries=delivery.deliveries,
+        way=(delivery.exchange, delivery.routing_key),
+    )

@@ -108,6 +108,7 @@ def execute(delivery: Delivery, site: Site) -> Outcome:
         kwargs=kwargs,
         hostname=site.worker,
         deliveries=delivery.deliveries,
+        way=(delivery.exchange, delivery.routing_key),
         is_eager=site.eager,
         report=lambda outcome: site.report(delivery, outcome),
     )

@@ -90,6 +90,13 @@ class Delivery:
     """Opaque; given by the broker, fresh at each claim."""
     deliveries: int = 1
     """How often this message was leased, this time included and hand-backs left out."""
+    exchange: str = ""
+    """What it came through; nothing if it was put straight into its queue."""
+    routing_key: str = ""
+    """The key that it came by, if it came through an exchange."""
+    seen_at: float | None = None
+    """When a worker first had it, in seconds since the epoch: told of a message that does not say when it was sent, by
+    a broker that remembers it when the message is put back."""
 
     @property
     def attempt(self) -> int:

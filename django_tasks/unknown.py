@@ -18,9 +18,9 @@ def held(delivery: Delivery, error: NotRegistered, now: float) -> Outcome | None
     """Say that a message goes back to its queue for a while, unspent; None when `UNKNOWN_TASKS_WAIT` is over.
 
     It waits as long again as it has waited already, from a second to a minute: so the delay grows, and nothing need be
-    kept of the message but the time when it was sent, or was to be run.
+    kept of the message but the time when it was sent, was first seen, or was to be run.
     """
-    wait, since = conf.get().unknown_tasks_wait, delivery.message.created_at
+    wait, since = conf.get().unknown_tasks_wait, _since(delivery)
     if wait is None or since is None:
         return None
     if delivery.message.eta is not None:
@@ -31,3 +31,10 @@ def held(delivery: Delivery, error: NotRegistered, now: float) -> Outcome | None
         return None
     delay = min(max(SHORTEST, waited), LONGEST, left)
     return Outcome(states.PENDING, failure=capture(error), requeue=Requeue(delay=delay), keep=False)
+
+
+def _since(delivery: Delivery) -> datetime | None:
+    """Return when a message was sent; when a worker first had it, if it does not say and its broker knows."""
+    if delivery.message.created_at is not None or delivery.seen_at is None:
+        return delivery.message.created_at
+    return datetime.fromtimestamp(delivery.seen_at, UTC)

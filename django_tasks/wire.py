@@ -2,9 +2,9 @@
 
 Every header of Celery's is always there, null when nothing is said. Beside them stand a few that Celery passes over:
 `attempts`, `created_at` and `priority`, which is ours in full while the property has room for ten levels; what the
-broker itself notes down, `DUE` and `DELIVERIES`; and `EXTRA`, which holds headers of the caller that AMQP has no way to
-carry. Two things of Celery's have no field in a `Message` and travel in its headers: `reply_to`, which is a property on
-the wire, and whatever else Celery or a newer version put there.
+broker itself notes down, `DUE`, `DELIVERIES`, `WAY` and `SEEN`; and `EXTRA`, which holds headers of the caller that
+AMQP has no way to carry. Two things of Celery's have no field in a `Message` and travel in its headers: `reply_to`,
+which is a property on the wire, and whatever else Celery or a newer version put there.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ DUE = "django_tasks_due"
 """Seconds since the epoch before which the message is not to be run; wins over `eta`."""
 DELIVERIES = "django_tasks_deliveries"
 """How often the message was leased before it was put where it is."""
+WAY = "django_tasks_way"
+"""The exchange and the routing key that the message came by before it was put where it is."""
+SEEN = "django_tasks_seen"
+"""Seconds since the epoch when a worker first had a message that does not say when it was sent."""
 EXTRA = "django_tasks_headers"
 """The JSON text of the caller's headers that fit into no AMQP table."""
 
@@ -38,7 +42,7 @@ _KEY_BYTES = 255
 _INTEGERS = range(-(2**63), 2**63)
 _CONSTANT = {"lang": "py", "replaced_task_nesting": 0, "stamped_headers": None, "stamps": {}}
 """Headers of Celery's that say nothing unless they say something else."""
-_BROKERS = {DUE, DELIVERIES, EXTRA}
+_BROKERS = {DUE, DELIVERIES, WAY, SEEN, EXTRA}
 _NOTES = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 """How the names begin of what RabbitMQ notes on a message; other names with an x are the caller's."""
 _FLEETING = {*_BROKERS, *_CONSTANT, "reply_to"}
@@ -149,6 +153,21 @@ def deliveries_of(headers: Mapping[str, Any]) -> int:
     """Return how often a message was leased before it was put where it came from."""
     number = headers.get(DELIVERIES)
     return number if isinstance(number, int) and number > 0 else 0
+
+
+def way_of(headers: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the exchange and the routing key that a message came by before it was put where it came from."""
+    way = headers.get(WAY)
+    if isinstance(way, list) and len(way) == 2 and all(isinstance(part, str) for part in way):
+        return way[0], way[1]
+    return "", ""
+
+
+def seen_of(headers: Mapping[str, Any], now: float) -> float:
+    """Return when a worker first had a message, in seconds since the epoch: now, unless an earlier time was written
+    down."""
+    seen = headers.get(SEEN)
+    return float(seen) if isinstance(seen, int | float) and 0 < seen < now else now
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -26,7 +26,20 @@ from django_tasks.backends.links.servers import Servers
 from django_tasks.diagnosis import Diagnosis
 from django_tasks.exceptions import BrokerUnavailable, PublishError
 from django_tasks.message import Clock, Delivery, Message
-from django_tasks.wire import DELIVERIES, DUE, Wire, deliveries_of, due_of, from_wire, to_wire, unmarked
+from django_tasks.wire import (
+    DELIVERIES,
+    DUE,
+    SEEN,
+    WAY,
+    Wire,
+    deliveries_of,
+    due_of,
+    from_wire,
+    seen_of,
+    to_wire,
+    unmarked,
+    way_of,
+)
 
 _log = logging.getLogger("django_tasks.broker")
 
@@ -234,6 +247,8 @@ class AmqpBroker(Broker):
         wire = _resent(taken) if taken is not None and taken.receipt == delivery.receipt else to_wire(message)
         wire.headers[DELIVERIES] = delivery.deliveries if spent else delivery.deliveries - 1
         wire.headers[DUE] = now + delay if delay > 0 else 0.0
+        if delivery.seen_at is not None:
+            wire.headers[SEEN] = delivery.seen_at
         return replace(self._timed(message.queue, wire, delay), returned=delay <= 0)
 
     def _timed(self, queue: str, wire: Wire, left: float) -> Parcel:
@@ -300,7 +315,16 @@ class AmqpBroker(Broker):
 
     def _delivery(self, arrival: Arrival, message: Message) -> Delivery:
         self._taken[message.id] = arrival
-        return Delivery(message, arrival.receipt, deliveries_of(arrival.wire.headers) + arrival.losses + 1)
+        headers = arrival.wire.headers
+        exchange, key = (arrival.exchange, arrival.key) if arrival.exchange else way_of(headers)
+        return Delivery(
+            message,
+            arrival.receipt,
+            deliveries_of(headers) + arrival.losses + 1,
+            exchange=self._layout.exchange_here(exchange),
+            routing_key=key,
+            seen_at=None if message.created_at is not None else seen_of(headers, self.clock()),
+        )
 
     def _release(self) -> None:
         """Send back what came for a worker that has no use for it any more."""
@@ -362,7 +386,10 @@ def _give_back(ends: _Ends, arrivals: Sequence[Arrival]) -> None:
 
 
 def _resent(arrival: Arrival) -> Wire:
-    """Return an arrival as it is sent again: unchanged, but for what the server noted on it, and for the count."""
+    """Return an arrival as it is sent again: unchanged, but for what the server noted on it, and for what we note: the
+    count, and what it came by."""
     headers = unmarked(arrival.wire.headers)
     headers[DELIVERIES] = deliveries_of(headers) + arrival.losses
+    if arrival.exchange:
+        headers[WAY] = [arrival.exchange, arrival.key]
     return Wire(headers, arrival.wire.properties, arrival.wire.body)

@@ -98,13 +98,14 @@ class Frames:
 def delivery_row(delivery: Delivery) -> Row:
     """Return a delivery as built-in values. A receipt that is none of these stays with the pool."""
     receipt = delivery.receipt if type(delivery.receipt) in _RECEIPTS else _KEPT
-    return (_message(delivery.message), receipt, delivery.deliveries)
+    told = (delivery.deliveries, delivery.exchange, delivery.routing_key, delivery.seen_at)
+    return (_message(delivery.message), receipt, *told)
 
 
 def delivery_from(row: Row) -> Delivery:
     """Return the delivery that a row was made of."""
-    message, receipt, deliveries = row
-    return Delivery(_message_from(message), receipt, deliveries)
+    message, receipt, *told = row
+    return Delivery(_message_from(message), receipt, *told)
 
 
 def outcome_row(outcome: Outcome) -> Row:

@@ -354,6 +354,34 @@ def test_a_message_that_cannot_be_read_is_handed_over_as_such(
     assert broker.ack([again]) == [again]
 
 
+@each_type
+def test_when_a_message_without_a_date_was_first_seen_outlasts_being_put_back_and_a_lost_worker(rabbit: Rabbit):
+    now = time.time()
+    times = iter([now, now + 5, now + 7, now + 9])
+    broker = rabbit.open(clock=lambda: now)
+    broker.publish(samples(1))
+    broker.ack(gather(broker, 1))
+    wire = to_wire(sample())
+    del wire.headers["created_at"]
+    with rabbit.channel() as channel:
+        put(channel, rabbit.name(QUEUE), b"[[], {}, {}]", wire.headers)
+    for moment in times:
+        worker = rabbit.open(clock=lambda moment=moment: moment)  # type: ignore[misc]
+        [delivery] = gather(worker, 1)
+        assert (delivery.message.created_at, delivery.seen_at) == (None, now)
+        if moment == now + 7:
+            cut(worker)
+        else:
+            assert worker.nack([delivery], delay=0.05) == [delivery]
+            worker.close()
+
+
+def test_a_message_that_says_when_it_was_sent_needs_no_other_date(broker: AmqpBroker):
+    [delivery] = published(broker, 1)
+    assert delivery.message.created_at is not None
+    assert delivery.seen_at is None
+
+
 def test_notes_of_the_server_on_a_message_do_not_travel_on(rabbit: Rabbit, broker: AmqpBroker):
     broker.publish([replace(sample(), countdown=0.1, headers={"x-request-id": "7"})])
     [delivery] = gather(broker, 1)

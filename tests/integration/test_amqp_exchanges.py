@@ -91,6 +91,27 @@ def test_a_headers_exchange_goes_by_the_headers_of_the_call(broker: AmqpBroker):
     assert ids(gather(broker, 1, "pdf")) == [right.id]
 
 
+@pytest.mark.parametrize("countdown", [None, 0.1])
+def test_a_worker_is_told_what_a_message_came_by_also_when_it_was_put_back(broker: AmqpBroker, countdown: float | None):
+    broker.publish([through("events", "news.eu", countdown=countdown)])
+    for delay in (0.0, 0.1, 0.0):
+        [held] = gather(broker, 1, "news")
+        assert (held.exchange, held.routing_key) == ("events", "news.eu")
+        assert broker.nack([held], delay=delay) == [held]
+    [held] = gather(broker, 1, "news")
+    assert broker.replace([(held, replace(held.message, retries=1))]) == [held]
+    # The next attempt goes straight to its queue.
+    [again] = gather(broker, 1, "news")
+    assert (again.exchange, again.routing_key) == ("", "")
+
+
+def test_an_exchange_that_goes_by_no_key_is_told_without_one(broker: AmqpBroker):
+    take(broker, "everyone")
+    broker.publish([through("all")])
+    [held] = gather(broker, 1, "everyone")
+    assert (held.exchange, held.routing_key) == ("all", "")
+
+
 def test_a_message_that_no_key_fits_is_told_and_not_dropped(broker: AmqpBroker):
     with pytest.raises(
         Unroutable, match=r"events' is not there, or leads no message with the routing key 'weather\.eu\.west'"

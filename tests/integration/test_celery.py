@@ -243,6 +243,16 @@ def test_a_task_of_celerys_that_nobody_knows_ends_as_a_failure(client: Celery):
     assert result.failure.type == "NotRegistered"
 
 
+def test_a_task_of_celerys_that_nobody_knows_yet_is_held_as_long_as_the_settings_say(
+    client: Celery, site: dict[str, Any]
+):
+    with override_settings(DJANGO_TASKS={**site, "UNKNOWN_TASKS_WAIT": timedelta(seconds=1.5)}):
+        began = time.time()
+        result = ended(client.send_task("nobody.knows").id)
+        assert time.time() >= began + 1.5
+    assert (result.state, result.attempts) == (states.FAILURE, 1)
+
+
 def test_a_task_goes_from_celery_to_us_and_on_to_celery(client: Celery, worker: CeleryWorker):
     sent = client.send_task("ours.relay", args=["theirs"])
     assert ended(sent.id).state == states.SUCCESS

@@ -94,6 +94,15 @@ def test_where_it_came_from_is_told_as_celery_tells_it() -> None:
     assert Request(FULL).delivery_info["redelivered"] is False
 
 
+def test_the_exchange_and_the_key_are_told_that_it_came_by() -> None:
+    through = Request(FULL, way=("events", "news.eu")).delivery_info
+    assert (through["exchange"], through["routing_key"]) == ("events", "news.eu")
+    to_all = Request(FULL, way=("all", "")).delivery_info
+    assert (to_all["exchange"], to_all["routing_key"]) == ("all", "")
+    request = request_for(Delivery(FULL, receipt=1, exchange="events", routing_key="news.eu"), (), {})
+    assert request.delivery_info["exchange"] == "events"
+
+
 def test_the_attempt_counts_retries_and_runs_that_were_lost() -> None:
     assert Request(FULL, deliveries=2).attempt == 5
     assert Request(Message(id="7", task="t", body=b"")).attempt == 1

@@ -26,12 +26,12 @@ def _holding(configure: Configure) -> None:
     configure(UNKNOWN_TASKS_WAIT=timedelta(minutes=10))
 
 
-def after(seconds: float, *, eager: bool = False, **envelope: Any) -> Outcome:
+def after(seconds: float, *, eager: bool = False, seen_at: float | None = None, **envelope: Any) -> Outcome:
     """Return what comes of an unknown task so long after it was sent."""
     clock = TurnedClock()
     clock.now = SENT.timestamp() + seconds
     message = Message(**{"id": new_id(), "task": "not.yet", "body": b"", "created_at": SENT, **envelope})
-    return execute(Delivery(message, "r"), Site(worker="w1", eager=eager, clock=clock))
+    return execute(Delivery(message, "r", seen_at=seen_at), Site(worker="w1", eager=eager, clock=clock))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,20 @@ def test_where_the_caller_itself_runs_it_there_is_nobody_to_hold_it_for() -> Non
     assert after(0.0, eager=True).state == states.FAILURE
 
 
-def test_of_one_without_a_date_nobody_can_say_how_long_it_has_waited() -> None:
+def test_one_without_a_date_is_held_from_when_a_worker_first_had_it() -> None:
+    seen: dict[str, Any] = {"created_at": None, "seen_at": SENT.timestamp()}
+    for waited, delay in ((0.0, 1.0), (4.0, 4.0), (590.0, 10.0)):
+        outcome = after(waited, **seen)
+        assert outcome.requeue is not None
+        assert outcome.requeue.delay == pytest.approx(delay)
+    assert after(600.0, **seen).state == states.FAILURE
+
+
+def test_when_it_was_sent_counts_more_than_when_it_was_seen() -> None:
+    assert after(600.0, seen_at=SENT.timestamp() + 500).state == states.FAILURE
+
+
+def test_of_one_without_a_date_whose_broker_remembers_nothing_nobody_can_say_how_long_it_has_waited() -> None:
     assert after(0.0, created_at=None).state == states.FAILURE
 
 

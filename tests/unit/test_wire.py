@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -17,7 +18,20 @@ from django_tasks.exceptions import SerializationError
 from django_tasks.message import Message, valid_id
 from django_tasks.protocol import MALFORMED
 from django_tasks.serializers import decode_body, encode_body
-from django_tasks.wire import DUE, EXTRA, Wire, deliveries_of, due_of, from_wire, level, to_wire
+from django_tasks.wire import (
+    DUE,
+    EXTRA,
+    SEEN,
+    WAY,
+    Wire,
+    deliveries_of,
+    due_of,
+    from_wire,
+    level,
+    seen_of,
+    to_wire,
+    way_of,
+)
 from tests.unit import messages
 from tests.unit.messages import BARE
 
@@ -208,6 +222,10 @@ def test_a_broker_finds_what_it_noted_down():
     assert due_of({DUE: 5}, message) == 5.0
     assert due_of({DUE: "soon"}, message) == eta.timestamp()
     assert [deliveries_of({"django_tasks_deliveries": n}) for n in (3, 0, -1, "x", None)] == [3, 0, 0, 0, 0]
+    assert way_of({WAY: ["events", "news.eu"]}) == ("events", "news.eu")
+    assert {way_of({WAY: way}) for way in (None, "xy", [], ["x"], ["x", 5], ["x", "y", "z"])} == {("", "")}
+    assert seen_of({SEEN: 5.5}, 10.0) == 5.5
+    assert {seen_of({SEEN: seen}, 10.0) for seen in (None, "5", 0, -5, 11, math.inf, -math.inf, math.nan)} == {10.0}
 
 
 VALUES = [

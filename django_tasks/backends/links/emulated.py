@@ -92,8 +92,17 @@ class EmulatedLink(Sender, Receiver):
         said = {name: message.properties[name] for name in _SAID if name in message.properties}
         said |= {"content_type": message.content_type, "content_encoding": message.content_encoding}
         wire = Wire(dict(message.headers), said, body.encode() if isinstance(body, str) else bytes(body))
-        redelivered = bool((message.delivery_info or {}).get("redelivered"))
-        return Arrival(queue, (self._name, self._number), wire, int(redelivered), exact=not redelivered)
+        info = message.delivery_info or {}
+        redelivered = bool(info.get("redelivered"))
+        return Arrival(
+            queue,
+            (self._name, self._number),
+            wire,
+            int(redelivered),
+            exact=not redelivered,
+            exchange=info.get("exchange") or "",
+            key=info.get("routing_key") or "",
+        )
 
     def held(self, receipts: Iterable[Receipt]) -> set[Receipt]:
         with self._using():

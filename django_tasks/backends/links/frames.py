@@ -102,6 +102,8 @@ class Content:
     consumer: str
     tag: int
     redelivered: bool
+    way: bytes
+    """The exchange and the routing key that it came by, as two short texts."""
     header: bytes
     """Its content header, whose properties begin after 12 bytes."""
     body: bytes
@@ -154,6 +156,13 @@ class Inbox:
         end = 5 + method[4]
         tag, redelivered = _TAG.unpack_from(method, end)
         self.contents.append(
-            Content(method[5:end].decode(), tag, bool(redelivered & 1), self._header, b"".join(self._parts))
+            Content(
+                method[5:end].decode(),
+                tag,
+                bool(redelivered & 1),
+                method[end + _TAG.size :],
+                self._header,
+                b"".join(self._parts),
+            )
         )
         return True

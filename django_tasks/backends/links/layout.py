@@ -68,6 +68,10 @@ class Layout:
     def exchange(self, exchange: str) -> str:
         return _shortened(self.options.prefix + exchange)
 
+    def exchange_here(self, name: str) -> str:
+        """Return what the settings call an exchange of the server's."""
+        return name.removeprefix(self.options.prefix)
+
     def broadcast(self, queue: str) -> Binding | None:
         """Return the binding of a queue of which each worker has its own."""
         binding = self.bindings.get(queue)

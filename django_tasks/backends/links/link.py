@@ -45,6 +45,10 @@ class Arrival:
     """How often it was delivered before and not acknowledged, as far as the server tells."""
     exact: bool
     """Whether that is the whole number, and not merely "once or more"."""
+    exchange: str = ""
+    """What it came through, as the server calls it; nothing if it was put straight into the queue."""
+    key: str = ""
+    """The routing key that it came by."""
 
 
 class Sender(ABC):

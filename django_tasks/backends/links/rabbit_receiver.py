@@ -29,7 +29,7 @@ from django_tasks.backends.links.layout import Layout, steps
 from django_tasks.backends.links.link import Arrival, Kept, Receipt, Receiver
 from django_tasks.backends.links.rabbit import SLIPS, RabbitConnection, concerns_a_queue
 from django_tasks.backends.links.servers import Servers, explained
-from django_tasks.backends.links.tables import read_properties
+from django_tasks.backends.links.tables import read_properties, short_pair
 from django_tasks.wire import Wire
 
 _log = logging.getLogger("django_tasks.broker")
@@ -313,12 +313,16 @@ class RabbitReceiver(Receiver):
         headers, properties = read_properties(content.header, frames.PROPERTIES)
         counted = headers.pop(_COUNT, None)
         exact = isinstance(counted, int)
+        # Most come through none.
+        exchange, key = short_pair(content.way) if content.way[0] else ("", "")
         return Arrival(
             queue=queue,
             receipt=(self._channel, content.tag),
             wire=Wire(headers, properties, content.body),
             losses=counted if isinstance(counted, int) else int(content.redelivered),
             exact=exact or not content.redelivered,
+            exchange=exchange,
+            key=key,
         )
 
     # The connection

@@ -56,6 +56,13 @@ def short(text: str) -> bytes:
     return bytes((len(data),)) + data
 
 
+def short_pair(data: bytes) -> tuple[str, str]:
+    """Return two short texts that follow each other."""
+    middle = 1 + data[0]
+    first, second = data[1:middle], data[middle + 1 : middle + 1 + data[middle]]
+    return first.decode("utf-8", "surrogatepass"), second.decode("utf-8", "surrogatepass")
+
+
 # The same few names stand in every message.
 _name = lru_cache(maxsize=512)(short)
 
