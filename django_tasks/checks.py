@@ -19,6 +19,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error
 
 from django_tasks import conf
+from django_tasks.answers import Answers
 from django_tasks.backends.base import Broker
 from django_tasks.connections import brokers, results
 from django_tasks.deployment import deployment_wrong, time_limits_wrong
@@ -44,11 +45,16 @@ def check_backends(
     """Build each broker and store, and ask it what it finds."""
     if _unusable():
         return []
+    with _answers(databases, first=True).remembered():
+        return _backends_wrong(databases or ())
+
+
+def _backends_wrong(databases: Sequence[str]) -> list[CheckMessage]:
     found: list[CheckMessage] = []
     for connections in (brokers, results):
         for alias in connections:
             try:
-                found += connections[alias].check(databases or ())
+                found += connections[alias].check(databases)
             except ConfigurationError as error:
                 found.append(Error(str(error), id="django_tasks.E002"))
             else:
@@ -86,15 +92,31 @@ def _stray_exchanges(backend: Broker | ResultStore) -> list[CheckMessage]:
 def check_deployment(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Look for what is unsafe once others use the site; said with `--deploy` alone."""
+    """Look for what is unsafe once others use the site; said with `--deploy` alone.
+
+    What the other checks were told by servers is not asked again.
+    """
     if _unusable():
         return []
-    known = [*check_backends(app_configs, databases), *check_time_limits(app_configs)]
-    found: list[CheckMessage] = []
-    for message in deployment_wrong(databases or ()):
-        if message not in known and message not in found:
-            found.append(message)
+    with _answers(databases).remembered():
+        known = [*_backends_wrong(databases or ()), *check_time_limits(app_configs)]
+        found: list[CheckMessage] = []
+        for message in deployment_wrong(databases or ()):
+            if message not in known and message not in found:
+                found.append(message)
     return found
+
+
+_run: tuple[object, Answers] = (None, Answers())
+"""The databases that the last run of the checks named, and what servers told it."""
+
+
+def _answers(databases: Sequence[str] | None, *, first: bool = False) -> Answers:
+    """Return what servers told this run: Django gives the same list to each check, those for deployment last."""
+    global _run
+    if first or databases is None or _run[0] is not databases:
+        _run = databases, Answers()
+    return _run[1]
 
 
 def check_import_name(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:

@@ -25,6 +25,7 @@ from django.db import Error as DatabaseError
 from django.db import connections
 from django.db.backends.utils import CursorWrapper
 
+from django_tasks.answers import once
 from django_tasks.diagnosis import Diagnosis, clock_off, is_local
 
 MINIMUM = {"MySQL": (8, 0, 1), "MariaDB": (10, 6), "SQLite": (3, 35)}
@@ -54,7 +55,7 @@ def found_wrong(using: str, databases: Collection[str]) -> Iterator[CheckMessage
     if using not in databases:
         return
     try:
-        yield from _unfit(using, connections[using])
+        yield from _unfit_once(using)
     except DatabaseError:
         # That it does not answer is not for a check of settings to say: migrate runs these, and so do tests.
         return
@@ -63,12 +64,21 @@ def found_wrong(using: str, databases: Collection[str]) -> Iterator[CheckMessage
 def examine(using: str, *, ask: bool = True, clock: Callable[[], float] = time.time) -> Diagnosis:
     """Return all that is unsafe about a database; raises Django's DatabaseError if it does not answer."""
     connection: Any = connections[using]
-    where = _place(connection)
     remote = connection.vendor != "sqlite" and not is_local(str(connection.settings_dict["HOST"]))
     found = list(_settings_wrong(using, connection))
     if not ask:
-        return Diagnosis(connection.vendor, where, tuple(found), remote)
-    found += _unfit(using, connection)
+        return Diagnosis(connection.vendor, _place(connection), tuple(found), remote)
+    found += _unfit_once(using)
+    asked, room = once(("rest", using), lambda: _asked(using, connection, clock))
+    version = ".".join(map(str, connection.get_database_version()))
+    where, what = _place(connection), f"{connection.display_name} {version}"
+    return Diagnosis(what, where, (*found, *asked), remote, connections=room)
+
+
+def _asked(using: str, connection: Any, clock: Callable[[], float]) -> tuple[list[CheckMessage], int | None]:
+    """Return what a database says of itself that is worth saying before a site goes live, and how many connections it
+    takes."""
+    found: list[CheckMessage] = []
     room = None
     if connection.vendor != "sqlite":
         variables = _variables(connection)
@@ -78,8 +88,7 @@ def examine(using: str, *, ask: bool = True, clock: Callable[[], float] = time.t
         room = int(variables["max_connections"]) - int(variables.get("superuser_reserved_connections", 0))
     if connection.vendor == "mysql":
         found += _tables(using, connection)
-    version = ".".join(map(str, connection.get_database_version()))
-    return Diagnosis(f"{connection.display_name} {version}", where, tuple(found), remote, connections=room)
+    return found, room
 
 
 def _place(connection: Any) -> str:
@@ -132,6 +141,10 @@ def file_system(path: Path, mounts: str) -> str:
         if path.is_relative_to(point) and len(point) >= len(deepest):
             deepest, kind = point, rest.split()[0]
     return kind
+
+
+def _unfit_once(using: str) -> list[CheckMessage]:
+    return once(("unfit", using), lambda: list(_unfit(using, connections[using])))
 
 
 def _unfit(using: str, connection: Any) -> Iterator[CheckMessage]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004  # Django's own name for it
 
+from django_tasks.answers import once
 from django_tasks.diagnosis import Diagnosis, all_local, clock_off
 from django_tasks.redis_locations import masked
 from django_tasks.redis_servers import MINIMUM, Redis, RedisFailed
@@ -100,7 +101,7 @@ Judge = Callable[[Info, str], Iterator[CheckMessage]]
 def found_wrong(redis: Redis, who: str, judge: Judge) -> list[CheckMessage]:
     """Return what is wrong with a server; nothing if it does not answer."""
     try:
-        servers = redis.info()
+        _, servers, _ = _asked(redis, time.time)
     except RedisFailed:
         # That it does not answer is not for a check of settings to say: migrate runs these, and so do tests.
         return []
@@ -117,13 +118,11 @@ def examine(
     found = [] if access.tls or not remote else [_in_clear(who)]
     if not ask:
         return Diagnosis("Redis", where, (*found, *_open_to_all(who, access.password, exposed=remote)), remote)
-    before = clock()
-    servers = redis.info()
-    after = clock()
+    before, servers, after = _asked(redis, clock)
     if not servers:
         # The account may not ask INFO; PING everybody may.
         redis.call("PING")
-    exposed = remote or (not access.password and _takes_strangers(redis))
+    exposed = remote or (not access.password and once(("strangers", redis.location), lambda: _takes_strangers(redis)))
     found += _open_to_all(who, access.password, exposed=exposed)
     for info in servers:
         found += [*judge(info, who), *_dangers(info, who)]
@@ -131,6 +130,17 @@ def examine(
             found += clock_off(who, info["server_time_usec"] / 1e6, before, after)
     names = list(dict.fromkeys(f"{_product(info)[0]} {_product(info)[1]}" for info in servers))
     return Diagnosis(", ".join(names) or "Redis (which does not let this user ask INFO)", where, tuple(found), remote)
+
+
+def _asked(redis: Redis, clock: Callable[[], float]) -> tuple[float, list[dict[str, Any]], float]:
+    """Return what the servers say of themselves, and when that was asked and answered."""
+
+    def ask() -> tuple[float, list[dict[str, Any]], float]:
+        before = clock()
+        servers = redis.info()
+        return before, servers, clock()
+
+    return once(("INFO", redis.location), ask)
 
 
 def _too_old(info: Info, who: str) -> Iterator[CheckMessage]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.core.checks import run_checks
 from django.core.management import call_command
 from django.db import connections
 from django.test.utils import CaptureQueriesContext
@@ -77,6 +78,20 @@ def test_times_that_the_admin_would_show_wrong_are_warned_about(alias: str, brok
 def test_a_database_that_does_not_answer_is_not_the_business_of_a_check(alias: str):
     with unreachable(alias) as nowhere:
         assert said(DatabaseBroker("default", {"OPTIONS": {"USING": nowhere}}), nowhere) == []
+
+
+# Once a run
+
+
+@each_vendor("sqlite", transaction=True)
+def test_a_deployment_check_asks_no_database_what_it_has_just_said(alias: str, settings: Any):
+    backend = {"default": {"BACKEND": "database", "OPTIONS": {"USING": alias}}}
+    settings.DJANGO_TASKS = {"BROKERS": backend, "RESULTS": backend}
+    databases = [alias]
+    for _ in range(2):
+        with CaptureQueriesContext(connections[alias]) as asked:
+            run_checks(tags=["django_tasks"], include_deployment_checks=True, databases=databases)
+        assert [query["sql"] for query in asked if "PRAGMA journal_mode" in query["sql"]] == ["PRAGMA journal_mode"]
 
 
 # Tables

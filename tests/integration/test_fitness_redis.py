@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.core.checks import run_checks
 
 from django_tasks.backends.redis import RedisBroker
 from django_tasks.diagnosis import Diagnosis
@@ -50,6 +51,26 @@ def configured(client: redis.Redis, **settings: Any) -> Iterator[None]:
 
 def store(location: str, **options: Any) -> RedisStore:
     return RedisStore("default", {"LOCATION": location, "OPTIONS": options})
+
+
+def asked_so_far(client: redis.Redis) -> int:
+    """Return how often the server was asked INFO, this time included."""
+    return int(client.info("commandstats").get("cmdstat_info", {"calls": 0})["calls"]) + 1
+
+
+@pytest.mark.django_db
+def test_a_deployment_check_asks_no_server_what_it_has_just_said(
+    redis_server: PrivateRedis, client: redis.Redis, settings: Any
+) -> None:
+    entry = {"default": {"BACKEND": "redis", "LOCATION": redis_server.url}}
+    settings.DJANGO_TASKS = {"BROKERS": entry, "RESULTS": entry}
+    databases = ["default"]
+    for deploy in (False, True, True):
+        before = asked_so_far(client)
+        found = run_checks(tags=["django_tasks"], include_deployment_checks=deploy, databases=databases)
+        assert "django_tasks.W111" in {one.id for one in found}
+        # The other question is that of this test.
+        assert asked_so_far(client) - before == 2
 
 
 def test_a_server_says_what_it_is(redis_broker: RedisBroker, redis_server: PrivateRedis, client: redis.Redis) -> None:
