@@ -4,21 +4,22 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 ARGS ?=
 # The test project and the acceptance tests read it.
 export TESTPROJECT_BROKER ?= $(BROKER)
+export TESTPROJECT_RESULTS ?= $(RESULTS)
 
 SOURCES = $(wildcard django_tasks testproject benchmarks tools tests noxfile.py)
 
 .PHONY: help demo test lint bench format clean
 
 help:
-	@echo "make demo    a real job on SQLite; ONCE=1 ends after it, BROKER=redis or amqp uses that"
-	@echo "make test    every test; ARGS='-k claim' goes to pytest"
+	@echo "make demo    a real job on SQLite; ONCE=1 ends after it, BROKER=redis or amqp and RESULTS=redis use that"
+	@echo "make test    every test; ARGS='-k claim' goes to pytest; BROKER and RESULTS are for the acceptance tests"
 	@echo "make lint    style, types and floors"
 	@echo "make bench   how fast it is; ARGS='--help' shows the choices"
 	@echo "make format  what can be mended by itself"
 	@echo "make clean   remove environments and caches"
 
 demo: .python
-	@$(PYTHON) -m tools.environment .venv-demo $(if $(TESTPROJECT_BROKER),test)
+	@$(PYTHON) -m tools.environment .venv-demo $(if $(TESTPROJECT_BROKER)$(TESTPROJECT_RESULTS),test)
 	@.venv-demo/bin/python -m testproject.demo $(ARGS)
 
 test: .python

@@ -1,12 +1,12 @@
-"""On which brokers does an acceptance test run?
+"""On which brokers does an acceptance test run, and with which stores?
 
 On the database, unless it names others: `@pytest.mark.brokers("redis", "amqp")`. Where TESTPROJECT_BROKER names one,
 every test runs on that one, but for those that name others; these are deselected, and it is told how many and why.
+Likewise with TESTPROJECT_RESULTS and `@pytest.mark.stores`.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,19 +14,28 @@ from typing import Any
 
 import pytest
 
-from testproject.backends import BROKERS, VARIABLE
+from testproject.backends import BROKERS, STORE_VARIABLE, STORES, VARIABLE, named, store_of
 
 FOLDER = Path(__file__).parent
 _KEY = pytest.StashKey[Counter[str]]()
-_VENDORS = "other brokers are tried beside one database, SQLite"
+_VENDORS = "other brokers and stores are tried beside one database, SQLite"
 
 
 def chosen() -> str:
     """Return the broker that is asked for, or nothing."""
-    broker = os.environ.get(VARIABLE, "")
-    if broker not in ("", *BROKERS):
-        raise pytest.UsageError(f"{VARIABLE} is {broker!r}; it must be one of: {', '.join(BROKERS)}.")
-    return broker
+    return _named(VARIABLE, BROKERS)
+
+
+def chosen_store() -> str:
+    """Return the store that is asked for, or nothing."""
+    return _named(STORE_VARIABLE, STORES)
+
+
+def _named(variable: str, known: Sequence[str]) -> str:
+    try:
+        return named(variable, known)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:
@@ -41,11 +50,14 @@ def against(item: pytest.Item) -> str:
     """Say why a test is not run, if it is not."""
     if FOLDER not in item.path.parents:
         return ""
-    mark, params = item.get_closest_marker("brokers"), item.callspec.params if hasattr(item, "callspec") else {}
+    brokers, params = item.get_closest_marker("brokers"), item.callspec.params if hasattr(item, "callspec") else {}
     broker = params.get("broker", chosen())
-    if mark and broker and broker not in mark.args:
-        return str(mark.kwargs.get("reason", f"about {' and '.join(mark.args)} alone"))
-    return _VENDORS if broker not in ("", "database") and params.get("alias", "default") != "default" else ""
+    store = chosen_store() or (store_of(broker) if broker else "")
+    for word, mark in ((broker, brokers), (store, item.get_closest_marker("stores"))):
+        if mark and word and word not in mark.args:
+            return str(mark.kwargs.get("reason", f"about {' and '.join(mark.args)} alone"))
+    elsewhere = {broker, store} - {"", "database"}
+    return _VENDORS if elsewhere and params.get("alias", "default") != "default" else ""
 
 
 def deselect(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -70,4 +82,5 @@ def take_over(config: pytest.Config, output: dict[str, Any]) -> None:
 def tell(terminal: pytest.TerminalReporter) -> None:
     reasons: Sequence[tuple[str, int]] = terminal.config.stash.get(_KEY, Counter[str]()).most_common()
     for reason, number in reasons:
-        terminal.write_line(f"DESELECTED [{number}] {chosen() or 'by default'}: {reason}")
+        asked = " and ".join(filter(None, [chosen(), chosen_store() and f"results in {chosen_store()}"]))
+        terminal.write_line(f"DESELECTED [{number}] {asked or 'by default'}: {reason}")

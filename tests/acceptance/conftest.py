@@ -21,7 +21,7 @@ from django_tasks.backends.base import Broker
 from django_tasks.connections import brokers, results
 from django_tasks.message import Delivery
 from django_tasks.models import QueuedMessage, TaskResult, WorkerNode
-from testproject.backends import backends
+from testproject.backends import backends, store_of
 from tests import redises
 from tests.acceptance import choice
 from tests.acceptance.ledger import Ledger
@@ -247,23 +247,24 @@ class Gate:
 @pytest.fixture
 def prefix(broker: str) -> Iterator[str]:
     """Begin the names of all keys or queues of one test, and leave none of them behind."""
-    if broker == "redis":
-        with redises.own_prefix() as prefix:
-            yield prefix
-    elif broker == "amqp":
+    if broker == "amqp":
         rabbit = Rabbit()
         rabbit.uses(*QUEUES)
-        yield rabbit.prefix.removesuffix(".")
+        prefix = rabbit.prefix.removesuffix(".")
+        yield prefix
         rabbit.close()
     else:
-        yield ""
+        prefix = redises.new_prefix()
+        yield prefix
+    if "redis" in (broker, store_of(broker)):
+        redises.wipe(prefix)
 
 
 @pytest.fixture
 def site(alias: str, broker: str, prefix: str, tmp_path: Path) -> Iterator[Site]:
     site = Site(alias, tmp_path, broker)
     site.backends = backends(broker, prefix, using=alias)
-    if broker != "database":
+    if (broker, store_of(broker)) != ("database", "database"):
         site.settings |= backends(broker, prefix)
     with override_settings(DJANGO_TASKS={**site.settings, **site.backends}):
         yield site

@@ -56,6 +56,7 @@ def test_a_task_that_holds_the_interpreter_lock_for_several_leases_runs_once(sit
 
 
 @pytest.mark.brokers("database", reason="one transaction takes in effects and messages there alone")
+@pytest.mark.stores("database", reason="one transaction takes in effects and results there alone")
 def test_an_atomic_task_that_lost_its_lease_leaves_no_effect(site: Site):
     if site.alias == "default":
         pytest.skip("SQLite has one writer: the frozen transaction holds the lock that the rescuer needs")
