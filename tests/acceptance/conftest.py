@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from django_tasks import AsyncResult
+from django_tasks import AsyncResult, states
 from django_tasks.backends.base import Broker
 from django_tasks.connections import brokers, results
 from django_tasks.message import Delivery
@@ -167,6 +167,20 @@ class Site:
             assert results["default"].wait([handle.id], timeout), f"{handle} did not end; {self.tell()}"
         found = results["default"].get([handle.id for handle in handles])
         return [found[handle.id].state for handle in handles]
+
+    def settled(self, handles: Sequence[AsyncResult[Any]]) -> set[str]:
+        """Wait until a worker has settled some of many tasks, and return the ids of those that it is done with."""
+
+        def ended() -> set[str]:
+            found = results["default"].get([handle.id for handle in handles])
+            return {task_id for task_id, result in found.items() if result.state in states.FINAL}
+
+        self.until(lambda: len(ended()) > 10, "some have ended")
+        over = ended()
+        begun = set(self.ledger.count())
+        # A result may be there before its message is acknowledged. What begins later is settled later, after that.
+        self.until(lambda: bool(ended() - begun) or len(ended()) == len(handles), "one that began later has ended")
+        return over if ended() - begun else set()
 
     def until(self, test: Callable[[], bool], what: str) -> None:
         """Block until something outside of our reach is so, looking again whenever a moment has passed."""

@@ -276,8 +276,8 @@ def note_once(self: Bound, book: str) -> int:
 @task(bind=True)
 def clean_up(self: Bound, book: str, gate: str) -> str:
     """Wait until told to stop, then take the time to tidy up."""
-    mark(self, book, "start")
     try:
+        mark(self, book, "start")
         with Path(gate).open() as pipe:
             pipe.read()
     except SoftTimeLimitExceeded:

@@ -109,9 +109,12 @@ def read_only(*, on: bool) -> None:
 def test_connections_ended_by_the_server_again_and_again_only_fail_the_tasks_that_are_in_a_query(site: Site):
     worker = site.worker()
     stop = threading.Event()
+    times = 0
 
     def terminate() -> None:
+        nonlocal times
         while not stop.wait(0.2):
+            times += 1
             with connections[site.alias].cursor() as cursor:
                 cursor.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -128,7 +131,9 @@ def test_connections_ended_by_the_server_again_and_again_only_fail_the_tasks_tha
         stop.set()
         thread.join()
     assert set(ended) <= {states.SUCCESS, states.FAILURE}
-    assert ended.count(states.SUCCESS) > 80
+    # Each time the two that run at most.
+    assert times > 0
+    assert ended.count(states.FAILURE) <= 2 * times
     assert tasks.query.delay().get(30) == 0
     assert worker.stop() == 0
 
