@@ -169,6 +169,10 @@ class FaultyBroker(MemoryBroker):
         nack = super().nack
         return self.faults.through("nack", lambda: nack(deliveries, delay=delay, spent=spent))
 
+    def extend(self, deliveries: Sequence[Delivery], lease: float) -> list[Delivery]:
+        extend = super().extend
+        return self.faults.through("extend", lambda: extend(deliveries, lease))
+
     def wait(self, queues: Sequence[str], timeout: float, stop: threading.Event) -> bool:
         wait = super().wait
         return self.faults.through("wait", lambda: wait(queues, timeout, stop))
@@ -269,12 +273,17 @@ def ended(handles: Sequence[AsyncResult[Any]]) -> list[str]:
     return [found[handle.id].state if handle.id in found else states.PENDING for handle in handles]
 
 
-def open_gate_when(test: Callable[[], bool]) -> None:
+def until(test: Callable[[], bool]) -> None:
+    """Look again and again until something is so that nobody says."""
     tick = threading.Event()
     deadline = time.monotonic() + PATIENCE
     while not test():
         assert time.monotonic() < deadline
         tick.wait(0.01)
+
+
+def open_gate_when(test: Callable[[], bool]) -> None:
+    until(test)
     stage.gate.set()
 
 

@@ -139,7 +139,8 @@ def test_what_is_refused_is_written_down_at_once_also_by_a_worker_with_nothing_e
         handle = note.apply_async(task_id="never")
         with pytest.raises(TaskRevoked):
             handle.get(PATIENCE)
-        assert time.monotonic() - sent < 2.0
+        # It looks by itself each five seconds.
+        assert time.monotonic() - sent < 4.0
         worker.stop()
 
     worker = build(pool)
@@ -214,10 +215,10 @@ def test_a_cold_stop_hands_back_what_runs_and_what_that_says_later_counts_for_no
         worker.stop("cold")
         worker.stop("warm")
 
-    worker = build()
+    worker = build(grace=60.0)
     began = time.monotonic()
     Meanwhile(worker, story)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert worker.stopping == "cold"
     assert broker.deliveries() == {handle.id: 0}
     stage.gate.set()

@@ -21,6 +21,7 @@ from django_tasks.models import Crash
 from django_tasks.plan import Result
 from django_tasks.pools.solo import SoloPool
 from django_tasks.results.database import DatabaseStore
+from tests.clocks import TurnedClock
 from tests.integration.stage import (
     FAULTY,
     PATIENCE,
@@ -38,6 +39,7 @@ from tests.integration.stage import (
     retry_twice,
     retry_with_odd_header,
     stage,
+    until,
 )
 from tests.vendors import each_vendor
 
@@ -152,10 +154,10 @@ def test_a_worker_that_is_told_to_stop_does_not_wait_for_a_server_that_does_not_
         open_gate_when(lambda: store.faults.calls["save"] >= 2)
         worker.stop("cold")
 
-    worker = build()
+    worker = build(grace=60.0)
     began = time.monotonic()
     Meanwhile(worker, story)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     # It ran, and nobody could be told: it comes back when its lease ends.
     assert broker.deliveries() == {handle.id: 1}
 
@@ -361,12 +363,16 @@ def test_a_run_that_ends_after_its_lease_was_lost_counts_for_nothing(broker):
 
 
 def test_leases_are_renewed_while_a_task_runs_for_several_of_them(broker):
+    broker.clock = clock = TurnedClock()
     handle = hold.delay()
 
     def story() -> None:
         stage.until(lambda: bool(stage.begun))
-        tick = threading.Event()
-        tick.wait(1.0)
+        for _ in range(5):
+            # One that begins from here on, and has ended.
+            calls = broker.faults.calls["extend"] + 2
+            until(lambda: broker.faults.calls["extend"] >= calls)  # noqa: B023
+            clock.turn(0.9 * worker.options.lease)
         stage.gate.set()
         worker.stop()
 
