@@ -154,6 +154,6 @@ def time_limits_wrong() -> Iterator[CheckMessage]:
                 f"{name} may run for {limit:g} seconds, and the broker {broker.alias!r} takes a message from its "
                 f"worker after {broker.longest_hold:g}: the task would be run again, and given up in the end.",
                 hint="Raise that time on the server, and say so (RabbitMQ: consumer_timeout and CONSUMER_TIMEOUT; "
-                "kombu's Redis: visibility_timeout), or lower the limit.",
+                "kombu's other transports: visibility_timeout), or lower the limit.",
                 id="django_tasks.W001",
             )

@@ -12,11 +12,13 @@ from datetime import UTC, datetime
 from threading import Event
 from typing import Any
 
+from django.utils.module_loading import import_string
+
 from django_tasks.backends.base import Broker, Features, QueueStats
 from django_tasks.backends.links.bindings import read_bindings
 from django_tasks.backends.links.emulated import EmulatedLink
 from django_tasks.backends.links.fitness import emulated, examine
-from django_tasks.backends.links.layout import Layout, step_for
+from django_tasks.backends.links.layout import Layout
 from django_tasks.backends.links.link import Arrival, Parcel, Receiver, Sender
 from django_tasks.backends.links.options import read_options
 from django_tasks.backends.links.own import Own
@@ -24,7 +26,7 @@ from django_tasks.backends.links.rabbit_receiver import RabbitReceiver
 from django_tasks.backends.links.rabbit_sender import RabbitSender
 from django_tasks.backends.links.servers import Servers
 from django_tasks.diagnosis import Diagnosis
-from django_tasks.exceptions import BrokerUnavailable, PublishError
+from django_tasks.exceptions import BrokerUnavailable, ConfigurationError, PublishError
 from django_tasks.message import Clock, Delivery, Message
 from django_tasks.wire import (
     DELIVERIES,
@@ -49,6 +51,9 @@ _RECOVERY = 1.0
 """Seconds that a wait rests when the server does not answer."""
 _NEXT_LOOKS = 3
 """How often a fetch looks again when all that it found had to be sent on."""
+
+_LINKS = {"sqs": "django_tasks.backends.links.sqs.SqsLink"}
+"""Transports of kombu's that can do more than what they emulate. Their drivers are imported where they are used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +87,11 @@ class AmqpBroker(Broker):
         self.private = self._servers.scheme == "memory"
         self._layout = Layout(self.settings, read_bindings(self.queues))
         native = self._servers.native
+        self._link = None if native else _link(self._servers.scheme)
         self.features = Features(  # type: ignore[misc]
             unique=False,
             priorities=False,
-            delay=native,
+            delay=self._link is None or self._link.delays,
             leases=False,
             wakeups=native,
             discards=False,
@@ -169,7 +175,8 @@ class AmqpBroker(Broker):
         mine = f"{os.getpid()}."
         if not any(_channel(delivery).startswith(mine) for delivery in deliveries):
             return list(deliveries)
-        return self._held(deliveries)
+        kept = self._ends.receiver.renew(delivery.receipt for delivery in deliveries)
+        return [delivery for delivery in deliveries if delivery.receipt in kept]
 
     def wait(self, queues: Sequence[str], timeout: float, stop: Event) -> bool:
         """Block until something came; while the server does not answer nothing does, and that is for `fetch` to say."""
@@ -252,8 +259,7 @@ class AmqpBroker(Broker):
         return replace(self._timed(message.queue, wire, delay), returned=delay <= 0)
 
     def _timed(self, queue: str, wire: Wire, left: float) -> Parcel:
-        step = step_for(left) if left > 0 and self._ends.sender.delays else 0
-        return Parcel(queue, wire, step)
+        return Parcel(queue, wire, self._ends.sender.step(queue, left) if left > 0 else 0)
 
     # Receiving
 
@@ -286,18 +292,25 @@ class AmqpBroker(Broker):
     def _delay(self, early: Sequence[tuple[Arrival, float]]) -> None:
         """Send to where it waits what came too early: from Celery, or at the end of one of several steps."""
         ends = self._ends
-        if not ends.sender.delays:
-            for arrival, left in early:
+        sent: list[Arrival] = []
+        parcels: list[Parcel] = []
+        for arrival, left in early:
+            parcel = self._timed(arrival.queue, _resent(arrival), left)
+            if parcel.step:
+                sent.append(arrival)
+                parcels.append(parcel)
+            else:
                 ends.receiver.keep(arrival, left)
+        if not sent:
             return
         try:
-            ends.sender.send([self._timed(arrival.queue, _resent(arrival), left) for arrival, left in early])
+            ends.sender.send(parcels)
         except PublishError as error:
-            _log.warning("Holding messages that are for later", extra={"error": str(error), "number": len(early)})
-            for arrival, _ in early:
+            _log.warning("Holding messages that are for later", extra={"error": str(error), "number": len(sent)})
+            for arrival in sent:
                 ends.receiver.keep(arrival, _RECOVERY)
         else:
-            ends.receiver.ack([arrival.receipt for arrival, _ in early])
+            ends.receiver.ack([arrival.receipt for arrival in sent])
 
     def _counted(self, lost: Sequence[Arrival]) -> list[Delivery]:
         """Send to the head of their queues messages that were delivered before, with that written down.
@@ -355,10 +368,24 @@ class AmqpBroker(Broker):
 
     def _new_ends(self) -> _Ends:
         self._taken.clear()
-        if not self._servers.native:
-            link = EmulatedLink(self._servers, self._layout)
+        if self._link is not None:
+            link = self._link(self._servers, self._layout)
             return _Ends(link, link)
         return _Ends(RabbitSender(self._servers, self._layout), RabbitReceiver(self._servers, self._layout))
+
+
+def _link(scheme: str) -> type[EmulatedLink]:
+    """Return what sends and receives through one of kombu's other transports; raises ConfigurationError."""
+    path = _LINKS.get(scheme)
+    if path is None:
+        return EmulatedLink
+    try:
+        found: type[EmulatedLink] = import_string(path)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{scheme}:// needs what is not installed: {error}. Install django-tasks-queue[{scheme}]."
+        ) from error
+    return found
 
 
 def _rank(delivery: Delivery) -> int:

@@ -13,6 +13,7 @@ from django.test import override_settings
 from django_tasks.backends.redis import RedisBroker
 from django_tasks.connections import brokers, results
 from tests import redises
+from tests.amazon import PrivateSqs, private_sqs
 from tests.integration.stage import FAULTY, FaultyBroker, FaultyStore, Recorder, stage
 from tools.servers import PrivateRedis
 
@@ -70,6 +71,13 @@ def logged() -> Iterator[Recorder]:
 def redis_server() -> Iterator[PrivateRedis]:
     """Run a Redis that tests may treat as they like, and leave as they found it."""
     with redises.private_redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sqs_server() -> Iterator[PrivateSqs]:
+    """Run an SQS for tests that use queues with a name of their own."""
+    with private_sqs() as server:
         yield server
 
 

@@ -15,12 +15,16 @@ from django.test import override_settings
 
 from django_tasks import bulk
 from django_tasks.backends.amqp import AmqpBroker
-from django_tasks.exceptions import BrokerUnavailable
+from django_tasks.exceptions import BrokerUnavailable, ConfigurationError
 from django_tasks.protocol import MALFORMED
 from django_tasks.testing.contracts.harness import QUEUE, ids, sample, samples
+from tests import amazon
 from tests.integration.stage import burst, note, retry_twice, stage
 from tests.settings import REDIS_URL
 
+HIDDEN = 600
+"""Seconds for which what is held is hidden from others."""
+PATIENCE = 30.0
 NEVER = threading.Event()
 
 
@@ -38,13 +42,17 @@ TRANSPORTS = {
     "memory": lambda path: {"LOCATION": "memory://"},
     "filesystem": _folder,
     "sqla": lambda path: {"LOCATION": f"sqla+sqlite:///{path}/queues.sqlite3"},
-    "redis": lambda path: {"LOCATION": REDIS_URL},
+    "redis": lambda path: {"LOCATION": REDIS_URL, "OPTIONS": {"TRANSPORT": {"visibility_timeout": HIDDEN}}},
 }
 
 
-@pytest.fixture(params=TRANSPORTS)
+@pytest.fixture(params=[*TRANSPORTS, "sqs"])
 def entry(request: Any, tmp_path: Path) -> dict[str, Any]:
-    params: dict[str, Any] = TRANSPORTS[request.param](tmp_path)
+    params: dict[str, Any]
+    if request.param == "sqs":
+        params = amazon.entry(request.getfixturevalue("sqs_server").url, visibility_timeout=HIDDEN)
+    else:
+        params = TRANSPORTS[request.param](tmp_path)
     options = {**params.get("OPTIONS", {}), "PREFIX": f"test.{os.getpid()}.{time.monotonic_ns()}."}
     return {**params, "OPTIONS": options}
 
@@ -141,6 +149,30 @@ def test_what_was_not_acknowledged_is_there_again_when_its_worker_has_gone(entry
     assert sorted(ids(take(broker))) == sorted(ids(held))
 
 
+@pytest.mark.parametrize("kind", ["redis", "sqs"])
+def test_what_a_killed_worker_held_comes_again_after_the_visibility_timeout(request: Any, kind: str):
+    own = f"test{os.getpid()}-{time.monotonic_ns()}-"
+    if kind == "sqs":
+        entry = amazon.entry(request.getfixturevalue("sqs_server").url, visibility_timeout=1)
+    else:
+        # Whoever looks there puts back what others hold for a second.
+        transport = {"visibility_timeout": 1, "global_keyprefix": own}
+        entry = {"LOCATION": REDIS_URL, "OPTIONS": {"TRANSPORT": transport}}
+    entry["OPTIONS"]["PREFIX"] = own
+    # Nothing is closed before the end: who is killed closes nothing.
+    killed, other = AmqpBroker("default", entry), AmqpBroker("default", entry)
+    killed.publish(samples(1))
+    [lost] = take(killed)
+    deadline = time.monotonic() + PATIENCE
+    while not (found := take(other)):
+        assert time.monotonic() < deadline
+        other.wait([QUEUE], 0.3, NEVER)
+    assert [(one.message.id, one.deliveries) for one in found] == [(lost.message.id, 2)]
+    assert other.ack(found) == found
+    other.close()
+    killed.close()
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_worker_runs_on_it(entry: dict[str, Any]):
     stage.clear()
@@ -160,3 +192,9 @@ def test_a_server_that_does_not_answer_is_told_as_such():
     with pytest.raises(BrokerUnavailable):
         broker.publish(samples(1))
     assert broker.wait([QUEUE], 0.0, NEVER) is False
+
+
+@pytest.mark.parametrize("url", ["mongodb://localhost", "azurestoragequeues://name:key@account", "carrierpigeon://"])
+def test_a_transport_that_is_not_there_is_a_matter_of_the_settings(url: str):
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        take(AmqpBroker("default", {"LOCATION": url}))

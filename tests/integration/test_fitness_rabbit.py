@@ -138,6 +138,10 @@ def test_another_transport_tells_how_long_it_lets_a_worker_hold_a_message() -> N
 
     assert hold("redis://localhost/1") == 3600.0
     assert hold("redis://localhost/1", visibility_timeout=60) == 60.0
+    # Twelve hours, within which the last renewal must end, too.
+    assert hold("sqs://") == 12 * 3600 - 1800
+    assert hold("sqs://", visibility_timeout=60) == 12 * 3600 - 60
+    assert hold("azureservicebus://policy:key@namespace") == 60.0
     assert hold("memory://") == float("inf")
 
 

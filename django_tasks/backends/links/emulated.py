@@ -10,23 +10,23 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import Event
-from typing import Any
+from typing import Any, ClassVar
 
 from kombu import Connection
 from kombu.transport.virtual import Channel
 
 from django_tasks.backends.links.layout import Layout
 from django_tasks.backends.links.link import Arrival, Kept, Parcel, Receipt, Receiver, Sender
-from django_tasks.backends.links.servers import Servers
-from django_tasks.exceptions import PublishError
+from django_tasks.backends.links.servers import ERRORS, Servers
+from django_tasks.exceptions import ConfigurationError, PublishError
 from django_tasks.wire import Wire
 
-_POLL = 0.25
-"""Seconds between two looks at queues in which there is nothing."""
-
+_SHORTEST_POLL = 0.01
+_RESCUE = 10.0
+"""Seconds between two looks for what killed workers have left."""
 
 _SAID = ("correlation_id", "reply_to", "delivery_mode", "priority")
 """Properties that are the sender's, and not the transport's own."""
@@ -35,13 +35,18 @@ _SAID = ("correlation_id", "reply_to", "delivery_mode", "priority")
 class EmulatedLink(Sender, Receiver):
     """Sends and receives over one connection, behind one lock."""
 
+    poll = 0.25
+    """Seconds between two looks at queues in which there is nothing, unless kombu's `polling_interval` says."""
+    lasting: ClassVar[bool] = False
+    """Whether what is held outlives a call that failed; otherwise it goes with the connection."""
+
     def __init__(self, servers: Servers, layout: Layout) -> None:
         self.servers = servers
         self.layout = layout
+        self.poll = max(_SHORTEST_POLL, layout.options.transport.get("polling_interval", self.poll))
         self._lock = threading.RLock()
         self._connection: Connection | None = None
-        like_it = self._new_connection()
-        self._errors = (*like_it.connection_errors, *like_it.channel_errors)
+        self._errors = self._raised()
         """What this transport raises when its server is at fault."""
         self._channel: Channel | None = None
         self._name = ""
@@ -52,14 +57,16 @@ class EmulatedLink(Sender, Receiver):
         self._number = 0
         self._turn = 0
         self._ready: dict[str, int] = {}
+        self._rescue_at = 0.0
 
     def send(self, parcels: Sequence[Parcel]) -> None:
         with self._using() as channel:
-            prepared = [(parcel, self._prepared(channel, parcel.wire)) for parcel in parcels]
+            prepared = [(parcel, self._prepared(channel, parcel)) for parcel in parcels]
             for parcel, message in prepared:
                 channel.basic_publish(message, "", self._queue(channel, parcel.queue))
 
-    def _prepared(self, channel: Any, wire: Wire) -> Any:
+    def _prepared(self, channel: Any, parcel: Parcel) -> Any:
+        wire = parcel.wire
         said = dict(wire.properties)
         said.pop("expiration", None)
         said.pop("priority", None)
@@ -72,14 +79,26 @@ class EmulatedLink(Sender, Receiver):
 
     def fetch(self, queues: Sequence[str], limit: int) -> list[Arrival]:
         with self._using() as channel:
+            self._rescue(channel)
             self._turn += 1
             first = self._turn % len(queues)
             fetched = self._kept.take(queues, limit)
-            for queue in [*queues[first:], *queues[:first]]:
-                name = self._queue(channel, queue)
-                while len(fetched) < limit and (message := channel.basic_get(name)) is not None:
-                    fetched.append(self._arrival(queue, message))
+            try:
+                for queue in [*queues[first:], *queues[:first]]:
+                    name = self._queue(channel, queue)
+                    while len(fetched) < limit and (message := channel.basic_get(name)) is not None:
+                        fetched.append(self._arrival(queue, message))
+            except (*ERRORS, *self._errors):
+                # What came before is held all the same.
+                if not (self.lasting and fetched):
+                    raise
             return fetched
+
+    def _rescue(self, channel: Any) -> None:
+        """Have put back what others held for too long, where the transport does that when it is asked to."""
+        if time.monotonic() >= self._rescue_at:
+            self._rescue_at = time.monotonic() + min(_RESCUE, self.servers.hidden / 3)
+            channel.qos.restore_visible(interval=1)
 
     def keep(self, arrival: Arrival, seconds: float) -> None:
         with self._lock:
@@ -88,21 +107,26 @@ class EmulatedLink(Sender, Receiver):
     def _arrival(self, queue: str, message: Any) -> Arrival:
         self._number += 1
         self._held[self._number] = message.delivery_tag
-        body = message.body
+        body = message.body or b""
         said = {name: message.properties[name] for name in _SAID if name in message.properties}
         said |= {"content_type": message.content_type, "content_encoding": message.content_encoding}
         wire = Wire(dict(message.headers), said, body.encode() if isinstance(body, str) else bytes(body))
+        losses, exact = self._losses(message)
         info = message.delivery_info or {}
-        redelivered = bool(info.get("redelivered"))
         return Arrival(
             queue,
             (self._name, self._number),
             wire,
-            int(redelivered),
-            exact=not redelivered,
+            losses,
+            exact,
             exchange=info.get("exchange") or "",
             key=info.get("routing_key") or "",
         )
+
+    def _losses(self, message: Any) -> tuple[int, bool]:
+        """Return how often a message was delivered before and not acknowledged, and whether it was not oftener."""
+        redelivered = bool((message.delivery_info or {}).get("redelivered"))
+        return int(redelivered), not redelivered
 
     def held(self, receipts: Iterable[Receipt]) -> set[Receipt]:
         with self._using():
@@ -134,7 +158,7 @@ class EmulatedLink(Sender, Receiver):
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            stop.wait(min(left, _POLL))
+            stop.wait(min(left, self.poll))
         return False
 
     def ready(self, queue: str) -> int:
@@ -171,8 +195,12 @@ class EmulatedLink(Sender, Receiver):
             except PublishError:
                 raise
             except Exception:
-                self.close()
+                self._failed()
                 raise
+
+    def _failed(self) -> None:
+        """Let go of what a failed call leaves in doubt."""
+        self.close()
 
     def _connect(self) -> None:
         self._connection = self._new_connection()
@@ -180,7 +208,18 @@ class EmulatedLink(Sender, Receiver):
         self._name = f"{os.getpid()}.{secrets.token_hex(8)}"
 
     def _new_connection(self) -> Connection:
-        return self.servers.connection(self.servers.urls[0], self.layout.options.transport)
+        return self.servers.connection(self.servers.urls[0], self._settings())
+
+    def _raised(self) -> tuple[type[Exception], ...]:
+        try:
+            like_it = self._new_connection()
+            return (*like_it.connection_errors, *like_it.channel_errors)
+        except (ImportError, KeyError) as error:
+            raise ConfigurationError(f"kombu's transport {self.servers.scheme} cannot be used: {error}") from error
+
+    def _settings(self) -> Mapping[str, Any]:
+        """Return kombu's `transport_options`."""
+        return self.layout.options.transport
 
     def _forget(self) -> None:
         self._channel, self._name = None, ""

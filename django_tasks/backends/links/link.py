@@ -57,6 +57,10 @@ class Sender(ABC):
     delays: ClassVar[bool] = False
     """Whether the server keeps a parcel until its step is over."""
 
+    def step(self, queue: str, left: float) -> int:
+        """Return for how many milliseconds of a delay in seconds the server keeps a parcel; 0 where it does not."""
+        return 0
+
     @abstractmethod
     def send(self, parcels: Sequence[Parcel]) -> None:
         """Send all and return when the server has them; raises PublishError, and then it may have some of them."""
@@ -121,6 +125,10 @@ class Receiver(ABC):
     @abstractmethod
     def requeue(self, receipts: Sequence[Receipt]) -> None:
         """Give messages that are held back to the server, which counts it as a loss."""
+
+    def renew(self, receipts: Iterable[Receipt]) -> set[Receipt]:
+        """Hold on to messages where the server takes them back after a while; return those that are held."""
+        return self.held(receipts)
 
     @abstractmethod
     def wait(self, queues: Sequence[str], timeout: float, stop: Event) -> bool:

@@ -20,7 +20,7 @@ from amqp.exceptions import AMQPError, NotFound
 
 from django_tasks.backends.links import frames, tables
 from django_tasks.backends.links.frames import Address
-from django_tasks.backends.links.layout import Declaration, Layout
+from django_tasks.backends.links.layout import Declaration, Layout, step_for
 from django_tasks.backends.links.link import Parcel, Sender
 from django_tasks.backends.links.rabbit import FRESH, SLIPS, RabbitConnection
 from django_tasks.backends.links.servers import Servers
@@ -61,6 +61,9 @@ class RabbitSender(Sender):
         self.layout = layout
         self._lock = threading.Lock()
         self._idle: deque[_Desk] = deque()
+
+    def step(self, queue: str, left: float) -> int:
+        return step_for(left)
 
     def send(self, parcels: Sequence[Parcel]) -> None:
         letters = [self._letter(parcel) for parcel in parcels]

@@ -22,10 +22,21 @@ NATIVE = ("amqp", "amqps", "pyamqp")
 SOCKET = 10.0
 """Seconds after which a server that is asked something, and says nothing at all, is taken for dead."""
 
-_VISIBILITY_TIMEOUT = 3600.0
-"""Seconds after which kombu's transport for Redis gives a message to another worker, unless it is told otherwise."""
+_HIDDEN = {
+    "redis": ("visibility_timeout", 3600.0),
+    "rediss": ("visibility_timeout", 3600.0),
+    "sqs": ("visibility_timeout", 1800.0),
+    "pgmq": ("visibility_timeout", 1800.0),
+    "azureservicebus": ("peek_lock_seconds", 60.0),
+}
+"""Which option tells a transport of kombu's after how many seconds it gives a message to another worker, and how many
+those are unless it does."""
 
-_ERRORS: tuple[type[Exception], ...] = (AMQPError, KombuError, OSError)
+_LONGEST_ON_SQS = 12 * 3600.0
+"""Seconds that a message on SQS can be held, however often that is renewed."""
+
+ERRORS: tuple[type[Exception], ...] = (AMQPError, KombuError, OSError)
+"""What drivers raise when a server is at fault."""
 
 
 class Servers:
@@ -50,9 +61,14 @@ class Servers:
         """Return the seconds after which a message is taken from a worker that is not done with it."""
         if self.native:
             return self.options.consumer_timeout
-        if self.scheme in ("redis", "rediss"):
-            return float(self.options.transport.get("visibility_timeout", _VISIBILITY_TIMEOUT))
-        return math.inf
+        # What is renewed last must end within that time, too.
+        return _LONGEST_ON_SQS - self.hidden if self.scheme == "sqs" else self.hidden
+
+    @property
+    def hidden(self) -> float:
+        """Return the seconds for which one of kombu's other transports hides from others what a worker fetched."""
+        option, seconds = _HIDDEN.get(self.scheme, ("", math.inf))
+        return float(self.options.transport.get(option, seconds))
 
     def connection(self, url: str, settings: Mapping[str, Any]) -> Connection:
         """Return kombu's idea of a connection, which is not opened yet."""
@@ -74,7 +90,7 @@ class Servers:
             connection = self.connection(self.urls[place], _native(settings))
             try:
                 opened = connection.transport.establish_connection()
-            except _ERRORS as error:
+            except ERRORS as error:
                 told.append(f"{shown(self.urls[place])}: {explained(error)}")
             else:
                 self._first = place
@@ -86,7 +102,7 @@ class Servers:
         """Raise BrokerUnavailable for what the driver raises."""
         try:
             yield
-        except (*_ERRORS, *errors) as error:
+        except (*ERRORS, *errors) as error:
             if isinstance(error, BrokerUnavailable):
                 raise
             raise BrokerUnavailable(f"{shown(self.urls[self._first])}: {explained(error)}") from error
