@@ -131,6 +131,21 @@ def test_what_a_task_that_kills_its_worker_costs_is_counted(opened):
     assert counts == [1, 2, 3]
 
 
+def test_queues_that_are_named_beforehand_are_used(opened, client, prefix):
+    name = f"{prefix}{QUEUE}"
+    url = client.create_queue(QueueName=name)["QueueUrl"]
+    keys = {"access_key_id": amazon.KEY, "secret_access_key": amazon.SECRET}
+    broker = opened(predefined_queues={name: {"url": url, **keys}})
+    broker.publish(samples(2))
+    held = take(broker)
+    assert broker.extend(held, 30.0) == held
+    assert broker.ack(held) == held
+    with pytest.raises(BrokerUnavailable, match="must be defined"):
+        broker.publish([sample("other")])
+    broker.publish(samples(1))
+    assert broker.purge(QUEUE) == 1
+
+
 # Delays
 
 

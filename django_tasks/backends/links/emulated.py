@@ -213,9 +213,10 @@ class EmulatedLink(Sender, Receiver):
     def _raised(self) -> tuple[type[Exception], ...]:
         try:
             like_it = self._new_connection()
-            return (*like_it.connection_errors, *like_it.channel_errors)
+            errors = (*like_it.connection_errors, *like_it.channel_errors)
         except (ImportError, KeyError) as error:
             raise ConfigurationError(f"kombu's transport {self.servers.scheme} cannot be used: {error}") from error
+        return errors
 
     def _settings(self) -> Mapping[str, Any]:
         """Return kombu's `transport_options`."""
