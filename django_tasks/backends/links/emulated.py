@@ -28,6 +28,9 @@ _SHORTEST_POLL = 0.01
 _RESCUE = 10.0
 """Seconds between two looks for what killed workers have left."""
 
+_RESCUED = 1000
+"""How much of that is put back at one look."""
+
 _SAID = ("correlation_id", "reply_to", "delivery_mode", "priority")
 """Properties that are the sender's, and not the transport's own."""
 
@@ -98,7 +101,7 @@ class EmulatedLink(Sender, Receiver):
         """Have put back what others held for too long, where the transport does that when it is asked to."""
         if time.monotonic() >= self._rescue_at:
             self._rescue_at = time.monotonic() + min(_RESCUE, self.servers.hidden / 3)
-            channel.qos.restore_visible(interval=1)
+            channel.qos.restore_visible(num=_RESCUED, interval=1)
 
     def keep(self, arrival: Arrival, seconds: float) -> None:
         with self._lock:
