@@ -94,6 +94,24 @@ def take(broker: RedisBroker, limit: int = 100, *queues: str) -> list[Delivery]:
     return broker.fetch(queues or ("default",), limit, lease=30, consumer="w")
 
 
+def settings_of(server: PrivateRedis) -> dict[str, Any]:
+    """Return settings that have messages and results there, under the prefix "q"."""
+    entry = {"default": {"BACKEND": "redis", "LOCATION": server.url, "OPTIONS": {"KEY_PREFIX": "q"}}}
+    return {"BROKERS": entry, "RESULTS": entry}
+
+
+def is_empty(client: redis.Redis) -> bool:
+    """Tell whether no message is there any more."""
+    return not client.exists("q:messages", "q:tries", "q:{default}:leased", "q:{default}:ready")
+
+
+def save(client: redis.Redis) -> None:
+    """Have the server try to write its file, and wait for what comes of it."""
+    client.bgsave()
+    while client.info("persistence")["rdb_bgsave_in_progress"]:
+        pass
+
+
 @contextmanager
 def broker_on_its_own(*arguments: str, **options: Any) -> Iterator[tuple[PrivateRedis, RedisBroker]]:
     """Give a broker on a server of its own, which was started with some settings."""

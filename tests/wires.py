@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
 class Wire:
@@ -83,3 +84,22 @@ def wire_to(host: str, port: int) -> Iterator[Wire]:
         yield wire
     finally:
         wire.close()
+
+
+def cut_everywhere(
+    wire: Wire, prepare: Callable[[], Any], verb: Callable[[Any], Any], *, step: int = 1
+) -> Iterator[Any]:
+    """Run a verb again and again, each time with the connection cut one byte later in its answer, or more of them. Give
+    what it was prepared with and what it returned."""
+    # Once for the server to know the script, once to see how long the answer is.
+    verb(prepare())
+    prepared = prepare()
+    before = wire.answered
+    verb(prepared)
+    length = wire.answered - before
+    for place in range(0, length, step):
+        prepared = prepare()
+        cuts = wire.cuts
+        wire.cut_after(place)
+        yield prepared, verb(prepared)
+        assert wire.cuts == cuts + 1

@@ -94,3 +94,14 @@ def redis_broker(redis_server: PrivateRedis, client: redis.Redis) -> Iterator[Re
     broker = redises.open_broker(redis_server.url)
     yield broker
     broker.close()
+
+
+@pytest.fixture
+def on_redis(redis_server: PrivateRedis, client: redis.Redis) -> Iterator[redis.Redis]:
+    """Have messages and results in Redis; give what looks behind their back."""
+    stage.clear()
+    with override_settings(DJANGO_TASKS=redises.settings_of(redis_server)):
+        yield client
+        brokers.close()
+        results.close()
+    stage.gate.set()

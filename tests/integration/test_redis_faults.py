@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from threading import Event
-from typing import Any
 
 import pytest
 import redis
@@ -19,7 +18,7 @@ from django_tasks.message import Delivery, Message
 from django_tasks.testing.contracts.harness import ids, sample, samples, together
 from tests import redises
 from tests.redises import open_broker, take
-from tests.wires import Wire, wire_to
+from tests.wires import Wire, cut_everywhere, wire_to
 from tools.servers import PrivateRedis
 
 PATIENCE = 20.0
@@ -145,21 +144,15 @@ def test_a_server_that_cannot_write_to_its_disk_refuses_messages():
         broker.publish(samples(1))
         in_the_way = server.data / "dump.rdb" / "directory"
         in_the_way.mkdir(parents=True)
-        save(client)
+        redises.save(client)
         with pytest.raises(BrokerFull, match="MISCONF"):
             broker.publish(samples(1))
         with pytest.raises(BrokerUnavailable, match="MISCONF"):
             take(broker)
         in_the_way.rmdir()
         in_the_way.parent.rmdir()
-        save(client)
+        redises.save(client)
         assert len(take(broker)) == 1
-
-
-def save(client: redis.Redis) -> None:
-    client.bgsave()
-    while client.info("persistence")["rdb_bgsave_in_progress"]:
-        pass
 
 
 def test_a_server_that_has_become_a_replica_is_left(broker, client):
@@ -209,23 +202,6 @@ def test_a_server_that_is_busy_with_a_script_is_tried_later(broker, client, serv
 def wire(server: PrivateRedis) -> Iterator[Wire]:
     with wire_to("127.0.0.1", server.port) as wire:
         yield wire
-
-
-def cut_everywhere(wire: Wire, prepare: Callable[[], Any], verb: Callable[[Any], Any]) -> Iterator[Any]:
-    """Run a verb again and again, each time with the connection cut one byte later in its answer. Give what it was
-    prepared with and what it returned."""
-    # Once for the server to know the script, once to see how long the answer is.
-    verb(prepare())
-    prepared = prepare()
-    before = wire.answered
-    verb(prepared)
-    length = wire.answered - before
-    for place in range(length):
-        prepared = prepare()
-        cuts = wire.cuts
-        wire.cut_after(place)
-        yield prepared, verb(prepared)
-        assert wire.cuts == cuts + 1
 
 
 @pytest.fixture

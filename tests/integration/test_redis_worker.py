@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import redis
 from django.db import transaction
 from django.test import override_settings
 
@@ -30,27 +28,8 @@ from tests.integration.stage import (
     retry_twice,
     stage,
 )
-from tools.servers import PrivateRedis
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def settings_of(server: PrivateRedis) -> dict[str, Any]:
-    entry = {"default": {"BACKEND": "redis", "LOCATION": server.url, "OPTIONS": {"KEY_PREFIX": "q"}}}
-    return {"BROKERS": entry, "RESULTS": entry}
-
-
-@pytest.fixture
-def on_redis(redis_server: PrivateRedis, client: redis.Redis) -> Iterator[redis.Redis]:
-    stage.clear()
-    with override_settings(DJANGO_TASKS=settings_of(redis_server)):
-        yield client
-        brokers.close()
-    stage.gate.set()
-
-
-def is_empty(client: redis.Redis) -> bool:
-    return not client.exists("q:messages", "q:tries", "q:{default}:leased", "q:{default}:ready")
 
 
 @each_pool
@@ -63,7 +42,7 @@ def test_a_burst_leaves_results_and_nothing_else(pool, on_redis):
     assert isinstance(failed.get(0, propagate=False), ValueError)
     assert stage.begun.count(str(retried.id)) == 3
     assert worker.processed == 302
-    assert is_empty(on_redis)
+    assert redises.is_empty(on_redis)
 
 
 def test_what_is_signed_runs_however_it_gets_there(on_redis, redis_server):
@@ -75,10 +54,10 @@ def test_what_is_signed_runs_however_it_gets_there(on_redis, redis_server):
         assert at_most_once_retried.delay().get(PATIENCE) == 2
         worker.stop()
 
-    with override_settings(DJANGO_TASKS={**settings_of(redis_server), "REQUIRE_SIGNATURE": True}):
+    with override_settings(DJANGO_TASKS={**redises.settings_of(redis_server), "REQUIRE_SIGNATURE": True}):
         worker = build()
         Meanwhile(worker, story)
-        assert is_empty(on_redis)
+        assert redises.is_empty(on_redis)
         brokers.close()
 
 
@@ -104,7 +83,10 @@ def test_a_worker_with_nothing_to_do_begins_a_task_as_soon_as_it_is_sent(on_redi
 
 def test_what_runs_when_a_server_with_a_file_is_killed_ends_once():
     stage.clear()
-    with redises.private_redis("--appendonly", "yes") as server, override_settings(DJANGO_TASKS=settings_of(server)):
+    with (
+        redises.private_redis("--appendonly", "yes") as server,
+        override_settings(DJANGO_TASKS=redises.settings_of(server)),
+    ):
         handles: list[AsyncResult[Any]] = []
 
         def story() -> None:
@@ -124,13 +106,13 @@ def test_what_runs_when_a_server_with_a_file_is_killed_ends_once():
         assert set(ended(handles)) == {states.SUCCESS}
         assert handles[0].get(0) == 1
         with redises.direct(server.url) as client:
-            assert is_empty(client)
+            assert redises.is_empty(client)
         brokers.close()
 
 
 def test_a_worker_does_not_start_on_a_server_that_evicts_messages():
     server = redises.private_redis("--maxmemory-policy", "allkeys-lfu")
-    with server as found, override_settings(DJANGO_TASKS=settings_of(found)):
+    with server as found, override_settings(DJANGO_TASKS=redises.settings_of(found)):
         with pytest.raises(ConfigurationError, match="allkeys-lfu"):
             burst()
         assert isinstance(brokers["default"], RedisBroker)
