@@ -1,0 +1,128 @@
+"""Do those who send to Redis keep apart what belongs to each, whatever happens to them meanwhile?"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+import warnings
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import redis
+
+from django_tasks import AsyncResult, states
+from django_tasks.backends.redis import RedisBroker
+from django_tasks.connections import brokers, results
+from django_tasks.message import new_id
+from django_tasks.plan import Result
+from django_tasks.protocol import MALFORMED
+from django_tasks.testing.contracts.harness import ids, samples, together
+from tests.integration.stage import note
+from tests.redises import take
+
+CANCELS = 10_000
+AT_ONCE = 100
+
+
+def kept(number: int) -> str:
+    """Keep a result whose value is its number; return its id."""
+    ended = Result(id=new_id(), state=states.SUCCESS, value=b"%d" % number, task="t", ended_at=datetime.now(UTC))
+    results["default"].save([ended])
+    return ended.id
+
+
+async def cancelled_at_random(rng: random.Random) -> set[str]:
+    """Send tasks and cancel those who send them, at whatever they are; return the ids of those that came through."""
+    sending = [asyncio.create_task(note.adelay(number)) for number in range(AT_ONCE)]
+    for task in rng.sample(sending, AT_ONCE):
+        for _ in range(rng.randrange(3)):
+            await asyncio.sleep(0)
+        task.cancel()
+    ended = await asyncio.gather(*sending, return_exceptions=True)
+    assert all(isinstance(one, AsyncResult | asyncio.CancelledError) for one in ended)
+    return {str(one.id) for one in ended if isinstance(one, AsyncResult)}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_ten_thousand_who_are_cancelled_while_they_send_leave_no_reply_to_another(on_redis: redis.Redis):
+    seed = time.time_ns()
+    print("seed", seed)
+    rng = random.Random(seed)
+    expected = {kept(number): number for number in range(20)}
+
+    async def story() -> set[str]:
+        sent: set[str] = set()
+        for _ in range(CANCELS // AT_ONCE):
+            sent |= await cancelled_at_random(rng)
+            # Whoever read somebody else's reply would be wrong about this one, or about the number of those that wait.
+            task_id, number = rng.choice(list(expected.items()))
+            assert await AsyncResult(task_id).aget(20) == number
+        return sent
+
+    came_through = asyncio.run(story())
+    waiting = brokers["default"].peek("default", 2 * CANCELS)
+    assert len(set(ids(waiting))) == len(waiting) <= CANCELS
+    assert came_through <= set(ids(waiting))
+    assert [one.task for one in waiting] == [note.name] * len(waiting)
+    assert [stats.ready for stats in brokers["default"].stats()] == [len(waiting)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_threads_that_share_a_client_each_get_their_own_replies(on_redis: redis.Redis):
+    broker, store = brokers["default"], results["default"]
+
+    def work(name: int) -> None:
+        for turn in range(30):
+            own = samples(3, queue=f"queue {name}")
+            broker.publish(own)
+            held = broker.fetch([f"queue {name}"], 3, lease=30.0, consumer="w")
+            assert ids(held) == ids(own)
+            task_id = kept(1000 * name + turn)
+            assert store.get([task_id])[task_id].value == b"%d" % (1000 * name + turn)
+            assert broker.ack(held) == held
+
+    together(*[lambda name=name: work(name) for name in range(8)])
+    assert broker.stats() == []
+
+
+def test_who_is_killed_while_sending_has_sent_all_that_it_was_told_of(redis_broker: RedisBroker):
+    """A web server may be killed in the middle of `delay`; what had returned before is in the queue."""
+    # Who forks has a connection already.
+    redis_broker.stats()
+    told: list[str] = []
+    for _ in range(5):
+        told += killed_while_sending(redis_broker, after=20)
+    waiting = ids(redis_broker.peek("default", 10_000))
+    assert len(set(waiting)) == len(waiting)
+    assert set(told) <= set(waiting)
+    found = take(redis_broker, 10_000)
+    assert all(one.message.content_type != MALFORMED for one in found)
+    assert redis_broker.ack(found) == found
+
+
+def killed_while_sending(broker: RedisBroker, after: int) -> list[str]:
+    """Fork who sends without end, kill it after so many messages, and return the ids that it told of."""
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        # Other threads of this process mean nothing to the child.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        try:
+            while True:
+                [message] = samples(1)
+                broker.publish([message])
+                os.write(write, f"{message.id}\n".encode())
+        finally:
+            os._exit(1)
+    os.close(write)
+    told: Any
+    with os.fdopen(read) as told:
+        found = [told.readline().strip() for _ in range(after)]
+        os.kill(child, signal.SIGKILL)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        return [*found, *(line.strip() for line in told)]
