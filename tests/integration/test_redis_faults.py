@@ -104,6 +104,26 @@ def test_a_server_that_is_silent_is_given_up_after_a_while():
             take(broker)
 
 
+def test_a_server_that_still_reads_its_file_is_waited_for():
+    slowly = ("--key-load-delay", "50000", "--loading-process-events-interval-bytes", "1024")
+    with redises.broker_on_its_own(*slowly) as (server, broker), redises.direct(server.url) as client:
+        sent = samples(3)
+        broker.publish(sent)
+        client.mset({f"key {number}": os.urandom(2_000) for number in range(400)})
+        client.save()
+        server.stop()
+        starting = threading.Thread(target=server.start)
+        starting.start()
+        said = ""
+        while "loading" not in said.lower():
+            with pytest.raises(BrokerUnavailable) as caught:
+                take(broker)
+            said = str(caught.value)
+        redises.until(lambda: client.config_set("key-load-delay", 0), "it is told to hurry")
+        starting.join(PATIENCE)
+        assert ids(take(broker)) == ids(sent)
+
+
 # Servers that refuse
 
 
