@@ -20,6 +20,7 @@ class Wire:
         self._left: int | None = None
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
+        self._silent: set[socket.socket] = set()
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -28,6 +29,11 @@ class Wire:
         """Close the connection on which so many more bytes have come back; those on it have gone through."""
         with self._lock:
             self._left = answered
+
+    def go_silent(self) -> None:
+        """Let nothing more come back on the connections that there are, and leave them open."""
+        with self._lock:
+            self._silent = set(self._open)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -50,6 +56,8 @@ class Wire:
     def _pump(self, source: socket.socket, sink: socket.socket, back: bool) -> None:
         try:
             while data := source.recv(65536):
+                if back and source in self._silent:
+                    continue
                 passed = self._passed(data) if back else data
                 sink.sendall(passed)
                 if len(passed) < len(data) or (back and self._left == 0):

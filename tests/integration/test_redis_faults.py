@@ -100,8 +100,9 @@ def test_a_server_that_is_silent_is_given_up_after_a_while():
     ):
         broker.publish(samples(1))
         client.client_pause(60_000)
-        with pytest.raises(BrokerUnavailable, match="[Tt]imeout"):
-            take(broker)
+        for verb in (lambda: take(broker), lambda: broker.publish(samples(1))):
+            with pytest.raises(BrokerUnavailable, match="[Tt]imeout"):
+                verb()
 
 
 def test_a_server_that_still_reads_its_file_is_waited_for():
@@ -231,6 +232,17 @@ def cut_broker(wire: Wire, client: redis.Redis) -> Iterator[RedisBroker]:
     take(broker)
     yield broker
     broker.close()
+
+
+def test_who_waits_on_connections_that_are_open_and_dead_is_woken_all_the_same(wire, broker, client):
+    """A firewall that forgot a connection tells nobody."""
+    waiting = open_broker(f"redis://127.0.0.1:{wire.port}", "q", CONNECTION={"socket_timeout": 0.5})
+    waiting.wait(["default"], 0.0, Event())
+    wire.go_silent()
+    broker.publish(samples(1))
+    assert waiting.wait(["default"], PATIENCE, Event())
+    assert len(take(waiting)) == 1
+    waiting.close()
 
 
 def test_a_publish_whose_answer_is_cut_queues_each_message_once(wire, cut_broker, broker, client):
