@@ -125,6 +125,16 @@ def test_waiting_ends_when_something_is_there_and_not_over_and_over(broker: Amqp
     assert broker.wait([QUEUE], 20.0, stopped) is False
 
 
+def test_one_that_comes_after_several_were_fetched_is_noticed(broker: AmqpBroker):
+    broker.publish(samples(3))
+    assert broker.wait([QUEUE], 20.0, NEVER) is True
+    held = take(broker)
+    assert len(held) == 3
+    broker.publish(samples(1))
+    assert broker.wait([QUEUE], 0.0, NEVER) is True
+    broker.ack([*held, *take(broker)])
+
+
 def test_a_message_that_cannot_be_read_is_handed_over_as_such(broker: AmqpBroker):
     broker.publish([replace(sample(), body=b"x")])
     [held] = take(broker)

@@ -89,7 +89,12 @@ class EmulatedLink(Sender, Receiver):
             try:
                 for queue in [*queues[first:], *queues[:first]]:
                     name = self._queue(channel, queue)
-                    while len(fetched) < limit and (message := channel.basic_get(name)) is not None:
+                    while len(fetched) < limit:
+                        message = channel.basic_get(name)
+                        if message is None:
+                            # Whatever comes now is news, also if it is less than there was.
+                            self._ready.pop(queue, None)
+                            break
                         fetched.append(self._arrival(queue, message))
             except (*ERRORS, *self._errors):
                 # What came before is held all the same.
@@ -152,10 +157,11 @@ class EmulatedLink(Sender, Receiver):
     def wait(self, queues: Sequence[str], timeout: float, stop: Event) -> bool:
         deadline = time.monotonic() + timeout
         while not stop.is_set():
-            ready = {queue: self.ready(queue) for queue in queues}
-            # What nobody fetches is no news.
-            grown = any(number > self._ready.get(queue, 0) for queue, number in ready.items())
-            self._ready = ready
+            with self._lock:
+                ready = {queue: self.ready(queue) for queue in queues}
+                # What nobody fetches is no news.
+                grown = any(number > self._ready.get(queue, 0) for queue, number in ready.items())
+                self._ready = ready
             if grown or self._kept.due:
                 return True
             left = deadline - time.monotonic()
