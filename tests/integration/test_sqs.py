@@ -116,6 +116,19 @@ def test_what_somebody_else_removed_is_no_longer_held(broker, client, prefix):
     assert broker.ack(held) == []
 
 
+def test_who_closes_gives_back_what_is_held_and_writes_no_file_of_what_has_gone(opened, client, prefix, caplog):
+    first, second = opened(), opened()
+    sent = [*samples(12), *samples(12, "other")]
+    first.publish(sent)
+    held = first.fetch([QUEUE, "other"], 24, lease=30.0, consumer="w")
+    assert len(held) == 24
+    client.purge_queue(QueueUrl=client.get_queue_url(QueueName=f"{prefix}other")["QueueUrl"])
+    first.close()
+    assert sorted(ids(take(second))) == sorted(one.id for one in sent[:12])
+    # kombu's words when it writes messages to a file.
+    assert "RESTORE" not in caplog.text
+
+
 def test_many_messages_are_acknowledged_and_purged(broker, client, prefix):
     broker.publish(samples(23))
     held = take(broker, 21)

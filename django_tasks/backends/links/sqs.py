@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from botocore.exceptions import ClientError
@@ -17,7 +18,7 @@ from kombu.utils.json import dumps
 from django_tasks.backends.links.emulated import EmulatedLink
 from django_tasks.backends.links.layout import Layout
 from django_tasks.backends.links.link import Arrival, Parcel, Receipt
-from django_tasks.backends.links.servers import SOCKET, Servers
+from django_tasks.backends.links.servers import ERRORS, SOCKET, Servers
 from django_tasks.exceptions import BrokerUnavailable, Unroutable
 
 _LONGEST_DELAY = 900.0
@@ -122,13 +123,12 @@ class SqsLink(EmulatedLink):
         due = [one for one in receipts if now - self._renewed.get(one[1], -math.inf) >= self.servers.hidden / 3]
         with self._using() as channel:
             for name, numbers in self._batches(channel, due):
-                self._hide(channel, name, numbers)
+                self._hide(channel, name, numbers, int(self.servers.hidden))
                 self._renewed |= dict.fromkeys([number for number in numbers if number in self._held], now)
             return self.held(receipts)
 
-    def _hide(self, channel: Any, name: str, numbers: Sequence[int]) -> None:
-        """Hide messages from others for the whole time again, and forget those that are no longer ours."""
-        seconds = int(self.servers.hidden)
+    def _hide(self, channel: Any, name: str, numbers: Sequence[int], seconds: int) -> None:
+        """Hide messages from others for so long from now, and forget those that are no longer ours."""
         entries = [
             {"Id": str(number), "ReceiptHandle": self._held[number], "VisibilityTimeout": seconds} for number in numbers
         ]
@@ -144,6 +144,18 @@ class SqsLink(EmulatedLink):
         there = self.ready(queue)
         super().purge(queue)
         return there
+
+    def close(self) -> None:
+        """Give back what is held. kombu would do so one by one, and write to a file what SQS does not take."""
+        with self._lock:
+            channel, held = self._channel, [(self._name, number) for number in self._held]
+            if channel is not None:
+                with suppress(*ERRORS, *self._errors):
+                    for name, numbers in self._batches(channel, held):
+                        self._hide(channel, name, numbers, 0)
+                for tag in self._let_go(held):
+                    channel.qos.ack(tag)
+            super().close()
 
     def _batches(self, channel: Any, receipts: Iterable[Receipt]) -> Iterator[tuple[str, list[int]]]:
         """Give what is held by its queue, as much at once as one request may name."""
