@@ -149,3 +149,23 @@ def test_another_transport_is_asked_whether_it_answers() -> None:
     assert AmqpBroker("default", {"LOCATION": "memory://"}).diagnose().what == "kombu's transport memory"
     with pytest.raises(BrokerUnavailable):
         AmqpBroker("default", {"LOCATION": "redis://127.0.0.1:1/1"}).diagnose([QUEUE])
+
+
+@pytest.mark.parametrize(
+    ("location", "remote"),
+    [
+        ("sqs://", True),
+        ("sqs://KEY:SECRET@", True),
+        ("sqs://KEY:SECRET@127.0.0.1:4566", False),
+        ("gcpubsub://projects/shop", True),
+        ("redis://localhost/1", False),
+        ("redis://redis.example.com/1", True),
+        ("sqla+sqlite:////tmp/queues.sqlite3", False),
+        ("filesystem://", False),
+        ("memory://", False),
+    ],
+)
+def test_whether_another_transport_is_on_another_machine_is_told_by_its_url(location: str, remote: bool) -> None:
+    told = AmqpBroker("default", {"LOCATION": location}).diagnose(ask=False)
+    assert told.remote is remote
+    assert "SECRET" not in repr(told)

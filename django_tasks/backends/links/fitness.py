@@ -37,9 +37,15 @@ _OTHERWISE = re.compile(
 _BOUNDS = ("x-max-length", "x-max-length-bytes")
 
 
+_CLOUDS = ("sqs", "azureservicebus", "azurestoragequeues", "gcpubsub")
+"""Transports whose URLs need no host to be elsewhere."""
+
+
 def emulated(servers: Servers) -> Diagnosis:
-    """Return what another of kombu's transports is; it is not known to whom it speaks, and how."""
-    return Diagnosis(f"kombu's transport {servers.scheme}", _shown(servers))
+    """Return what another of kombu's transports is, and where, as far as its URLs say."""
+    hosts = [urlsplit(url).hostname or "" for url in servers.urls]
+    remote = not all_local(hosts) or (servers.scheme in _CLOUDS and not all(hosts))
+    return Diagnosis(f"kombu's transport {servers.scheme}", _shown(servers), remote=remote)
 
 
 def examine(servers: Servers, layout: Layout, queues: Sequence[str], who: str, *, ask: bool) -> Diagnosis:
