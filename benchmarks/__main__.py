@@ -40,6 +40,7 @@ PEERS = (
     "dj_queue",
     "django_ox",
     "celery_prefork",
+    "celery_confirmed",
     "dramatiq",
     "huey",
     "rq",

@@ -235,10 +235,11 @@ class AmqpBroker(Broker):
 
     def _parcel(self, message: Message, now: float, *, back: bool = False) -> Parcel:
         """Return a message ready to be sent; with `back`, to the queue that this worker has it from."""
-        if message.created_at is None:
-            message = replace(message, created_at=datetime.fromtimestamp(now, UTC))
         self._queues[message.queue] = None
         wire = to_wire(message)
+        if message.created_at is None:
+            # A copy of the message that had it would take as long as all of its headers.
+            wire.headers["created_at"] = datetime.fromtimestamp(now, UTC).isoformat()
         if message.countdown is not None:
             wire.headers[DUE] = now + max(0.0, message.countdown)
         if message.exchange is not None:

@@ -128,6 +128,15 @@ def test_a_queue_that_was_deleted_since_is_made_again_and_nothing_is_lost(rabbit
     assert ids(gather(broker, 3, "mail")) == ids(sent)
 
 
+def test_a_message_that_came_back_may_begin_as_a_delivery_or_a_confirm_does(rabbit: Rabbit, broker: AmqpBroker):
+    broker.publish(samples(1, "mail"))
+    with rabbit.channel() as channel:
+        channel.queue_delete(rabbit.name("mail"))
+    sent = [replace(sample("mail"), body=b"\0\x3c\0" + kind + b"!" * 20) for kind in (b"\x3c", b"\x50", b"\x78")]
+    broker.publish(sent)
+    assert [one.message.body for one in gather(broker, 3, "mail")] == [one.body for one in sent]
+
+
 def test_a_full_queue_says_so_and_keeps_what_it_has(rabbit: Rabbit):
     broker = rabbit.open(MAX_LENGTH=3)
     broker.publish(samples(3))

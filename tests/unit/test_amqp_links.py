@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from struct import Struct
+from types import SimpleNamespace
 from typing import Any
 
 import amqp
@@ -13,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from django_tasks.backends.links import frames, tables
+from django_tasks.backends.links.frames import Confirm
 from django_tasks.backends.links.layout import NAME, Layout, step_for, steps
 from django_tasks.backends.links.options import AmqpOptions, read_options
 from django_tasks.backends.links.servers import Servers, shown
@@ -79,6 +82,29 @@ def test_frames_that_are_not_whole_yet_are_left():
         found = list(frames.split(whole[:size]))
         assert sum(size >= end for end in (21, len(whole))) == len(found)
     assert [channel for (_, channel, _), _ in frames.split(whole)] == [1, 2]
+
+
+def taken(*found: frames.Frame) -> frames.Inbox:
+    """Hand frames to an inbox of channel 1, as a connection does with what the inbox wants."""
+    inbox = frames.Inbox()
+    inbox.channel = 1
+    for frame in found:
+        if inbox.wants(frame):
+            inbox.take(SimpleNamespace(bytes_recv=0), frame)
+    return inbox
+
+
+def test_confirms_are_taken_whether_the_server_has_a_message_or_refused_it():
+    method = Struct(">HHQB")
+    inbox = taken(*((frames.METHOD, 1, method.pack(60, kind, 7, bits)) for kind, bits in ((80, 0), (80, 1), (120, 1))))
+    assert list(inbox.confirms) == [Confirm(7, False, True), Confirm(7, True, True), Confirm(7, True, False)]
+
+
+def test_what_belongs_to_another_channel_or_to_a_message_that_came_back_is_left_to_py_amqp():
+    confirm = frames.ack(1, 7, multiple=False)[7:-1]
+    inbox = taken((frames.METHOD, 2, confirm), (frames.METHOD, 1, b"\0\x3c\0\x32"), (frames.BODY, 1, confirm))
+    assert not inbox.confirms
+    assert not inbox.contents
 
 
 @given(st.floats(0, 10 * 365 * 86_400))

@@ -30,6 +30,9 @@ _NAMED = Struct(">HHH")
 _METHOD = Struct(">HH")
 _BASIC = 60
 _DELIVER = _METHOD.pack(_BASIC, 60)
+_ACK = _METHOD.pack(_BASIC, 80)
+_NACK = _METHOD.pack(_BASIC, 120)
+_TAKEN = (_DELIVER, _ACK, _NACK)
 _CONTENT_SIZE = Struct(">Q")
 _TAG = Struct(">QB")
 
@@ -109,15 +112,27 @@ class Content:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """What the server says of a message that was published, or of all up to it."""
+
+    number: int
+    multiple: bool
+    taken: bool
+    """Whether the server has it; else it refused."""
+
+
 PROPERTIES = 12
 """Where the properties begin in a content header."""
 
 
 class Inbox:
-    """Takes deliveries out of what a connection receives, whoever reads it, and leaves the rest to py-amqp."""
+    """Takes deliveries and confirms out of what a connection receives, whoever reads it, and leaves the rest to
+    py-amqp."""
 
     def __init__(self) -> None:
         self.contents: deque[Content] = deque()
+        self.confirms: deque[Confirm] = deque()
         self.channel = -1
         self._method = b""
         self._header = b""
@@ -134,13 +149,21 @@ class Inbox:
         return on_frame
 
     def wants(self, frame: Frame) -> bool:
-        """Tell whether a frame belongs to a delivery."""
-        return frame[1] == self.channel and bool(self._method or frame[2].startswith(_DELIVER))
+        """Tell whether a frame is a confirm, or belongs to a delivery."""
+        kind, channel, payload = frame
+        if channel != self.channel:
+            return False
+        # The body of a message that came back may begin with anything.
+        return bool(self._method) or (kind == METHOD and payload.startswith(_TAKEN))
 
     def take(self, connection: Any, frame: Frame) -> bool:
-        """Take a frame of a delivery; return whether it was the last one."""
+        """Take a frame of a delivery, or a confirm; return whether it was the last one of it."""
         connection.bytes_recv += 1
         kind, _, payload = frame
+        if kind == METHOD and not payload.startswith(_DELIVER):
+            number, bits = _TAG.unpack_from(payload, _METHOD.size)
+            self.confirms.append(Confirm(number, bool(bits & 1), payload.startswith(_ACK)))
+            return True
         if kind == METHOD:
             self._method, self._header, self._parts = payload, b"", []
             return False

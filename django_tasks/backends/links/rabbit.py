@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import ssl
 import time
 from collections.abc import Mapping
@@ -53,6 +55,9 @@ class RabbitConnection:
             self.abandon()
             raise
         self.number: int = self.channel.channel_id
+        self._encrypted = isinstance(self._connection.transport.sock, ssl.SSLSocket)
+        self._ready = select.poll()
+        self._ready.register(self.fileno(), select.POLLIN)
         self.inbox.channel = self.number
         self._questions: Any = None
         self._as_found: set[str] = set()
@@ -79,15 +84,10 @@ class RabbitConnection:
     def pump(self, seconds: float) -> bool:
         """Take in what has been received, waiting so long for the first of it; return whether there was any."""
         transport = self._connection.transport
-        sock = transport.sock
-        before = sock.gettimeout()
-        sock.settimeout(seconds)
         try:
-            received = sock.recv(_CHUNK)
+            received = self._decrypted(seconds) if self._encrypted else self._received(seconds)
         except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
             return False
-        finally:
-            sock.settimeout(before)
         if not received:
             raise ConnectionResetError("the server closed the connection")
         # Where py-amqp keeps the beginning of a frame whose end it waits for. It goes on from there.
@@ -95,6 +95,24 @@ class RabbitConnection:
         while data is not None:
             data = self._take_in(data)
         return True
+
+    def _received(self, seconds: float) -> bytes:
+        # A socket whose timeout is changed, and changed back, costs two more system calls for every message.
+        if seconds > 0:
+            self._ready.poll(seconds * 1000)
+        received: bytes = self._connection.transport.sock.recv(_CHUNK, socket.MSG_DONTWAIT)
+        return received
+
+    def _decrypted(self, seconds: float) -> bytes:
+        """Return what was received through TLS, which may have been read from the system already."""
+        sock = self._connection.transport.sock
+        before = sock.gettimeout()
+        sock.settimeout(seconds)
+        try:
+            received: bytes = sock.recv(_CHUNK)
+        finally:
+            sock.settimeout(before)
+        return received
 
     def _take_in(self, data: bytes) -> bytes | None:
         """Hand over whole frames; return what there is to go on with, if py-amqp read on by itself meanwhile."""

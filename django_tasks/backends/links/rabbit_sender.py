@@ -19,7 +19,7 @@ from typing import Any
 from amqp.exceptions import AMQPError, NotFound
 
 from django_tasks.backends.links import frames, tables
-from django_tasks.backends.links.frames import Address
+from django_tasks.backends.links.frames import Address, Confirm
 from django_tasks.backends.links.layout import Declaration, Layout, step_for
 from django_tasks.backends.links.link import Parcel, Sender
 from django_tasks.backends.links.rabbit import FRESH, SLIPS, RabbitConnection
@@ -34,6 +34,8 @@ _OPEN = 2_000
 """Messages that may be on their way without a confirm: the server stops reading when it has too much to say."""
 _KEPT = 4
 """Idle connections that are kept."""
+_ADDRESSES = 1_000
+"""Queues whose addresses are remembered."""
 _PAUSES = (0.02, 0.1, 0.3)
 """Seconds before what was refused is sent again: a queue that is being made by another at this moment, or has no leader
 for a moment, refuses like a full one."""
@@ -61,6 +63,8 @@ class RabbitSender(Sender):
         self.layout = layout
         self._lock = threading.Lock()
         self._idle: deque[_Desk] = deque()
+        self._addresses: dict[str, tuple[Address, tuple[Declaration, ...]]] = {}
+        """How the queues that were sent to are addressed and declared."""
 
     def step(self, queue: str, left: float) -> int:
         return step_for(left)
@@ -141,11 +145,23 @@ class RabbitSender(Sender):
             return Address(layout.exchange(parcel.exchange), parcel.key, heard), ()
         if parcel.reply:
             return Address("", parcel.key), ()
-        queue = layout.queue(parcel.queue)
         if not parcel.step:
-            return Address("", queue.name), (queue,)
+            return self._straight(parcel.queue)
         waiting = layout.waiting(parcel.queue, parcel.step)
-        return Address("", waiting.name), (queue, waiting)
+        return Address("", waiting.name), (layout.queue(parcel.queue), waiting)
+
+    def _straight(self, name: str) -> tuple[Address, tuple[Declaration, ...]]:
+        known = self._addresses.get(name)
+        if known is None:
+            queue = self.layout.queue(name)
+            known = Address("", queue.name), (queue,)
+            if queue.exclusive:
+                # It has another name as soon as its worker has another connection.
+                return known
+            if len(self._addresses) >= _ADDRESSES:
+                self._addresses.clear()
+            self._addresses[name] = known
+        return known
 
 
 class _Desk:
@@ -160,8 +176,6 @@ class _Desk:
         )
         channel = self.connection.channel
         channel.confirm_select()
-        channel.events["basic_ack"].add(self._on_ack)
-        channel.events["basic_nack"].add(self._on_nack)
         channel.events["basic_return"].add(self._on_return)
         self._declared: dict[tuple[str, str], float] = {}
         self._number = 0
@@ -185,7 +199,11 @@ class _Desk:
         lost: list[_Letter] = []
         for pause in (*_PAUSES, None):
             self._returned, self._refused = set(), []
-            self._publish(letters)
+            try:
+                self._publish(letters)
+            finally:
+                # What is confirmed is not sent again, whatever came after that.
+                self._note_confirms()
             came_back = [one for one in letters if one.parcel.wire.headers.get("id") in self._returned]
             # Their queue was deleted since it was declared here.
             lost = [one for one in came_back if not one.parcel.reply]
@@ -232,11 +250,13 @@ class _Desk:
     def _await(self, most: int) -> None:
         """Wait until no more than so many messages are unconfirmed."""
         patience = self.layout.options.publish_timeout
+        self._note_confirms()
         while len(self._open) > most:
             left = self._heard + patience - time.monotonic()
             if left <= 0:
                 raise self._silence(patience)
             self.connection.pump(left)
+            self._note_confirms()
 
     def _silence(self, patience: float) -> PublishError:
         told = f"{len(self._open)} messages were not confirmed within {patience:g} seconds"
@@ -271,21 +291,27 @@ class _Desk:
                 self.connection.deleted(queue.name)
                 self.connection.count(queue)
 
-    def _on_ack(self, number: int, multiple: bool) -> None:
-        for letter in self._closed(number, multiple=multiple):
-            letter.confirmed = True
+    def _note_confirms(self) -> None:
+        """Take note of what the server has said of messages; some of it came while something else was asked."""
+        confirms = self.connection.inbox.confirms
+        if confirms:
+            self._heard = time.monotonic()
+        while confirms:
+            confirm = confirms.popleft()
+            closed = self._closed(confirm)
+            if confirm.taken:
+                for letter in closed:
+                    letter.confirmed = True
+            else:
+                self._refused += closed
 
-    def _on_nack(self, number: int, multiple: bool) -> None:
-        self._refused += self._closed(number, multiple=multiple)
-
-    def _closed(self, number: int, *, multiple: bool) -> list[_Letter]:
-        self._heard = time.monotonic()
-        if not multiple:
-            letter = self._open.pop(number, None)
+    def _closed(self, confirm: Confirm) -> list[_Letter]:
+        if not confirm.multiple:
+            letter = self._open.pop(confirm.number, None)
             return [] if letter is None else [letter]
         numbers = []
         for each in self._open:
-            if each > number:
+            if each > confirm.number:
                 break
             numbers.append(each)
         return [self._open.pop(each) for each in numbers]

@@ -67,12 +67,24 @@ def short_pair(data: bytes) -> tuple[str, str]:
 _name = lru_cache(maxsize=512)(short)
 
 
+@lru_cache(maxsize=512)
+def _nothing(name: str) -> bytes:
+    """Return an entry without a value, as half of those of a message are."""
+    return short(name) + b"V"
+
+
 def table(values: Mapping[str, Any]) -> bytes:
     """Return a table; raises TypeError or ValueError for what none can hold."""
     parts = []
     for name, value in values.items():
-        parts.append(_name(name))
-        parts.append(_item(value))
+        # Nearly all that there is; a call for each would take as long as all the rest.
+        if value is None:
+            parts.append(_nothing(name))
+        elif type(value) is str:
+            data = value.encode("utf-8", "surrogatepass")
+            parts += (_name(name), _TEXT.pack(b"S", len(data)), data)
+        else:
+            parts += (_name(name), _item(value))
     body = b"".join(parts)
     return _SIZE.pack(len(body)) + body
 
