@@ -38,6 +38,8 @@ PERSISTENT = 2
 LONGEST_TTL = 2**32 - 1
 """Milliseconds; RabbitMQ closes the channel for a longer one."""
 
+_LATEST = 253_402_300_800
+"""Seconds since the epoch, to the end of the year 9999."""
 _KEY_BYTES = 255
 _INTEGERS = range(-(2**63), 2**63)
 _CONSTANT = {"lang": "py", "replaced_task_nesting": 0, "stamped_headers": None, "stamps": {}}
@@ -144,7 +146,8 @@ def level(priority: int) -> int:
 def due_of(headers: Mapping[str, Any], message: Message) -> float:
     """Return when a message is to be run, in seconds since the epoch; 0 for at once."""
     due = headers.get(DUE)
-    if isinstance(due, int | float):
+    # Anybody may have written it, also a number that is none.
+    if isinstance(due, int | float) and 0 <= due <= _LATEST:
         return float(due)
     return 0.0 if message.eta is None else message.eta.timestamp()
 

@@ -70,6 +70,52 @@ def test_text_that_is_no_unicode_is_read_as_some_text():
     assert tables.read_properties(written, 0)[0] == {"a": "ÿ", "b": "\ud800"}
 
 
+def test_times_that_no_calendar_has_and_text_in_no_encoding_are_read_as_something():
+    """A program in Java writes milliseconds where seconds belong."""
+    millis = b"T" + Struct(">Q").pack(1_800_000_000_000)
+    latest = b"T" + b"\xff" * 8
+    odd = b"S\0\0\0\3\xed!\xff"
+    headers, _ = tables.read_properties(
+        written(*((b"\1" + name, value) for name, value in ((b"a", millis), (b"b", latest), (b"c", odd)))), 0
+    )
+    assert headers == {"a": 1_800_000_000_000, "b": 2**63 - 1, "c": "í!ÿ"}
+
+
+def written(*entries: tuple[bytes, bytes]) -> bytes:
+    """Return properties whose headers are made of these bytes."""
+    body = b"".join(name + value for name, value in entries)
+    return b"\x20\0" + Struct(">I").pack(len(body)) + body
+
+
+def test_what_only_other_clients_send_can_be_sent_again():
+    headers = {"at": datetime(2030, 1, 2, tzinfo=UTC), "price": Decimal("-1.25"), "raw": b"\xff", "many": [Decimal(7)]}
+    assert tables.read_properties(tables.properties({}, headers), 0)[0] == headers
+    for value in (Decimal("1e40"), Decimal("NaN"), Decimal(2**31)):
+        with pytest.raises(ValueError, match="no place"):
+            tables.properties({}, {"price": value})
+
+
+@pytest.mark.parametrize("kind", [b"F", b"A"])
+def test_tables_and_lists_without_end_are_not_read(kind: bytes):
+    inner = b""
+    for _ in range(5_000):
+        inner = (b"\1a" if kind == b"F" else b"") + kind + Struct(">I").pack(len(inner)) + inner
+    inner = inner.removeprefix(b"\1a")
+    assert tables.read_properties(written((b"\1a", inner)), 0) == ({}, {})
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(NAMES, VALUES, max_size=4), st.data())
+def test_bytes_that_are_no_properties_are_read_as_something_or_nothing(headers: dict[str, Any], data: st.DataObject):
+    whole = bytearray(tables.properties({"content_type": "application/json", "priority": 1}, headers))
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    cut = bytes(whole[: data.draw(st.integers(0, len(whole)))])
+    found, properties = tables.read_properties(cut, 0)
+    assert isinstance(found, dict)
+    assert isinstance(properties, dict)
+
+
 @pytest.mark.parametrize("headers", [{"k" * 256: 1}, {"a": object()}, {"a": [{1}]}])
 def test_what_fits_no_table_is_refused(headers: dict[str, Any]):
     with pytest.raises((TypeError, ValueError)):

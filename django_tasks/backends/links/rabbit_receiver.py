@@ -319,7 +319,7 @@ class RabbitReceiver(Receiver):
             queue=queue,
             receipt=(self._channel, content.tag),
             wire=Wire(headers, properties, content.body),
-            losses=counted if isinstance(counted, int) else int(content.redelivered),
+            losses=max(0, counted) if isinstance(counted, int) else int(content.redelivered),
             exact=exact or not content.redelivered,
             exchange=exchange,
             key=key,

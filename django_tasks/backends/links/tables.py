@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from struct import Struct
+from struct import Struct, error
 from typing import Any
 
 _SIZE = Struct(">I")
@@ -24,6 +24,11 @@ _STAMP = Struct(">Q")
 _DECIMAL = Struct(">Bi")
 
 _SMALLEST, _LARGEST = -(2**31), 2**31 - 1
+_LATEST = 2**63 - 1
+_DEEPEST = 100
+"""How many tables and lists may stand in one another."""
+_MISFITS = (error, IndexError, KeyError, ValueError, ArithmeticError)
+"""What reading raises where bytes are not what they should be."""
 
 # What stands for each property in the flags, in the order in which they follow each other.
 _SHORT, _TABLE, _OCTET, _MOMENT = range(4)
@@ -105,7 +110,17 @@ def properties(values: Mapping[str, Any], headers: Mapping[str, Any]) -> bytes:
 
 
 def read_properties(data: bytes, place: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the headers and the other properties that stand at a place."""
+    """Return the headers and the other properties that stand at a place; nothing where they cannot be read.
+
+    Whatever another program puts there, it must harm nothing beyond its own message.
+    """
+    try:
+        return _read_properties(data, place)
+    except _MISFITS:
+        return {}, {}
+
+
+def _read_properties(data: bytes, place: int) -> tuple[dict[str, Any], dict[str, Any]]:
     (flags,) = _FLAGS.unpack_from(data, place)
     place += 2
     headers: dict[str, Any] = {}
@@ -118,7 +133,7 @@ def read_properties(data: bytes, place: int) -> tuple[dict[str, Any], dict[str, 
             found[name] = _text(data[place + 1 : end])
             place = end
         elif kind == _TABLE:
-            headers, place = _read_table(data, place)
+            headers, place = _read_table(data, place, 0)
         elif kind == _OCTET:
             found[name] = data[place]
             place += 1
@@ -132,8 +147,13 @@ def _text(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        # Lone surrogates, which Python's text may hold; bytes of another encoding become some text all the same.
-        return data.decode("utf-8", "surrogatepass") if b"\xed" in data else data.decode("latin-1")
+        pass
+    try:
+        # Lone surrogates, which Python's text may hold.
+        return data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        # Bytes of another encoding become some text all the same.
+        return data.decode("latin-1")
 
 
 _read_name = lru_cache(maxsize=512)(_text)
@@ -160,6 +180,17 @@ def _write_list(value: list[Any]) -> bytes:
     return _TEXT.pack(b"A", len(body)) + body
 
 
+def _write_decimal(value: Decimal) -> bytes:
+    """Write a number as it was read; one that has more digits has no place."""
+    sign, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int) or not -255 <= exponent <= 0:
+        raise ValueError(f"{value} has no place in an AMQP table")
+    number = int("".join(map(str, digits))) * (-1 if sign else 1)
+    if not _SMALLEST <= number <= _LARGEST:
+        raise ValueError(f"{value} has no place in an AMQP table")
+    return b"D" + _DECIMAL.pack(-exponent, number)
+
+
 _WRITERS: Mapping[type, Callable[[Any], bytes]] = {
     str: _write_text,
     type(None): lambda _: b"V",
@@ -169,14 +200,20 @@ _WRITERS: Mapping[type, Callable[[Any], bytes]] = {
     list: _write_list,
     dict: lambda value: b"F" + table(value),
     bytes: lambda value: _TEXT.pack(b"x", len(value)) + value,
+    # Those that only other programs write, for what is sent again as it came.
+    datetime: lambda value: b"T" + _STAMP.pack(int(value.timestamp())),
+    Decimal: _write_decimal,
 }
 
 _IS_TEXT, _IS_VOID = b"SV"
 
-Read = Callable[[bytes, int], tuple[Any, int]]
+Read = Callable[[bytes, int, int], tuple[Any, int]]
+"""Takes the bytes, a place, and how many tables and lists it is in."""
 
 
-def _read_table(data: bytes, place: int) -> tuple[dict[str, Any], int]:
+def _read_table(data: bytes, place: int, depth: int) -> tuple[dict[str, Any], int]:
+    if depth > _DEEPEST:
+        raise ValueError("tables in tables without end")
     (size,) = _SIZE.unpack_from(data, place)
     place += 4
     end = place + size
@@ -194,46 +231,53 @@ def _read_table(data: bytes, place: int) -> tuple[dict[str, Any], int]:
         elif kind == _IS_VOID:
             found[name], place = None, stop + 1
         else:
-            found[name], place = _READERS[kind](data, stop + 1)
+            found[name], place = _READERS[kind](data, stop + 1, depth + 1)
     return found, end
 
 
-def _read_list(data: bytes, place: int) -> tuple[list[Any], int]:
+def _read_list(data: bytes, place: int, depth: int) -> tuple[list[Any], int]:
+    if depth > _DEEPEST:
+        raise ValueError("lists in lists without end")
     (size,) = _SIZE.unpack_from(data, place)
     place += 4
     end = place + size
     found = []
     while place < end:
-        item, place = _READERS[data[place]](data, place + 1)
+        item, place = _READERS[data[place]](data, place + 1, depth + 1)
         found.append(item)
     return found, end
 
 
-def _read_text(data: bytes, place: int) -> tuple[str, int]:
+def _read_text(data: bytes, place: int, depth: int) -> tuple[str, int]:
     start = place + 4
     end = start + _SIZE.unpack_from(data, place)[0]
     return _text(data[start:end]), end
 
 
-def _read_bytes(data: bytes, place: int) -> tuple[bytes, int]:
+def _read_bytes(data: bytes, place: int, depth: int) -> tuple[bytes, int]:
     start = place + 4
     end = start + _SIZE.unpack_from(data, place)[0]
     return data[start:end], end
 
 
-def _read_decimal(data: bytes, place: int) -> tuple[Decimal, int]:
+def _read_decimal(data: bytes, place: int, depth: int) -> tuple[Decimal, int]:
     scale, number = _DECIMAL.unpack_from(data, place)
     return Decimal(number).scaleb(-scale), place + _DECIMAL.size
 
 
-def _read_moment(data: bytes, place: int) -> tuple[datetime, int]:
-    return datetime.fromtimestamp(_STAMP.unpack_from(data, place)[0], UTC), place + _STAMP.size
+def _read_moment(data: bytes, place: int, depth: int) -> tuple[datetime | int, int]:
+    """Read a time; one that no calendar has stays a number, as when a program writes milliseconds."""
+    (seconds,) = _STAMP.unpack_from(data, place)
+    try:
+        return datetime.fromtimestamp(seconds, UTC), place + _STAMP.size
+    except (ValueError, OverflowError, OSError):
+        return min(seconds, _LATEST), place + _STAMP.size
 
 
 def _number(form: str) -> Read:
     struct = Struct(f">{form}")
 
-    def read(data: bytes, place: int) -> tuple[Any, int]:
+    def read(data: bytes, place: int, depth: int) -> tuple[Any, int]:
         return struct.unpack_from(data, place)[0], place + struct.size
 
     return read
@@ -243,7 +287,7 @@ _READERS: Mapping[int, Read] = {
     ord(kind): read
     for kind, read in {
         "S": _read_text,
-        "V": lambda _, place: (None, place),
+        "V": lambda _, place, __: (None, place),
         "I": _number("i"),
         "t": _number("?"),
         "A": _read_list,
