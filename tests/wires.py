@@ -1,4 +1,4 @@
-"""How does a test break a connection at a byte of its choice?"""
+"""How does a test break a connection at a byte of its choice, or leave it half open?"""
 
 from __future__ import annotations
 
@@ -10,30 +10,43 @@ from typing import Any
 
 
 class Wire:
-    """A port that leads to another; connections through it can be cut."""
+    """A port that leads to another; connections through it can be cut, or fall silent."""
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: tuple[str, int], port: int = 0) -> None:
         self.target = target
+        self.asked = 0
+        """Bytes that went through so far."""
         self.answered = 0
         """Bytes that came back so far."""
         self.cuts = 0
-        self._left: int | None = None
+        self.connections = 0
+        self._left: dict[bool, int | None] = {False: None, True: None}
+        """Bytes that still pass, by whether they come back."""
+        self._last = False
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
-        self._silent: set[socket.socket] = set()
-        self._server = socket.create_server(("127.0.0.1", 0))
+        self._deaf: set[socket.socket] = set()
+        """Servers whose words are dropped."""
+        self._server = socket.create_server(("127.0.0.1", port))
         self.port: int = self._server.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut_after(self, answered: int) -> None:
         """Close the connection on which so many more bytes have come back; those on it have gone through."""
         with self._lock:
-            self._left = answered
+            self._left[True] = answered
 
-    def go_silent(self) -> None:
-        """Let nothing more come back on the connections that there are, and leave them open."""
+    def cut_after_asking(self, asked: int, *, last: bool = False) -> None:
+        """Close the connection on which so many more bytes have gone through; no more than these arrive. With `last`
+        nobody is let in any more."""
         with self._lock:
-            self._silent = set(self._open)
+            self._left[False] = asked
+            self._last = last
+
+    def hush(self) -> None:
+        """Let nothing come back any more on the connections that there are: they are half open from now on."""
+        with self._lock:
+            self._deaf |= self._open
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -49,6 +62,7 @@ class Wire:
                 far = socket.create_connection(self.target)
             except OSError:
                 return
+            self.connections += 1
             self._open |= {near, far}
             threading.Thread(target=self._pump, args=(near, far, False), daemon=True).start()
             threading.Thread(target=self._pump, args=(far, near, True), daemon=True).start()
@@ -56,26 +70,32 @@ class Wire:
     def _pump(self, source: socket.socket, sink: socket.socket, back: bool) -> None:
         try:
             while data := source.recv(65536):
-                if back and source in self._silent:
+                passed = self._passed(data, back)
+                if back and source in self._deaf:
                     continue
-                passed = self._passed(data) if back else data
                 sink.sendall(passed)
-                if len(passed) < len(data) or (back and self._left == 0):
+                if len(passed) < len(data) or self._left[back] == 0:
                     with self._lock:
-                        self._left = None
+                        self._left[back] = None
                         self.cuts += 1
+                    if self._last:
+                        self.close()
                     break
         except OSError:
             pass
         for end in (source, sink):
             self._hang_up(end)
 
-    def _passed(self, data: bytes) -> bytes:
+    def _passed(self, data: bytes, back: bool) -> bytes:
         with self._lock:
-            if self._left is not None:
-                data = data[: self._left]
-                self._left -= len(data)
-            self.answered += len(data)
+            left = self._left[back]
+            if left is not None:
+                data = data[:left]
+                self._left[back] = left - len(data)
+            if back:
+                self.answered += len(data)
+            else:
+                self.asked += len(data)
             return data
 
     def _hang_up(self, end: socket.socket) -> None:

@@ -238,7 +238,7 @@ def test_who_waits_on_connections_that_are_open_and_dead_is_woken_all_the_same(w
     """A firewall that forgot a connection tells nobody."""
     waiting = open_broker(f"redis://127.0.0.1:{wire.port}", "q", CONNECTION={"socket_timeout": 0.5})
     waiting.wait(["default"], 0.0, Event())
-    wire.go_silent()
+    wire.hush()
     broker.publish(samples(1))
     assert waiting.wait(["default"], PATIENCE, Event())
     assert len(take(waiting)) == 1
