@@ -82,7 +82,8 @@ class RabbitSender(Sender):
                 # The others were opened to the same server, and are gone as well.
                 self.close()
                 desk = self._again([letter for letter in letters if not letter.confirmed])
-            except PublishError:
+            except BaseException:
+                # Also a call that is interrupted from outside: on this connection its answer may come yet.
                 desk.connection.abandon()
                 raise
         self._give_back(desk)
