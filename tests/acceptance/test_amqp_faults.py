@@ -5,10 +5,19 @@ from __future__ import annotations
 import signal
 
 import pytest
+from django.db.models import QuerySet
 
 from django_tasks import bulk, states
+from django_tasks.backends.links import frames
+from django_tasks.backends.links.frames import Address
+from django_tasks.canvas.nodes import seal
+from django_tasks.message import Message
+from django_tasks.models import TaskResult
 from tests.acceptance import tasks
 from tests.acceptance.conftest import Site
+from tests.acceptance.mutations import Mutations
+from tests.rabbit import connected
+from tests.settings import AMQP_URL
 from tests.vendors import each_vendor
 
 pytestmark = [each_vendor("sqlite", transaction=True), pytest.mark.brokers("amqp")]
@@ -40,3 +49,38 @@ def test_a_task_that_kills_its_worker_each_time_is_given_up(site: Site):
     assert site.ended(poison, *others) == [states.FAILURE, *[states.SUCCESS] * 20]
     assert site.ledger.count()[poison.id] == 3
     assert "took its worker process down" in str(poison.result)
+
+
+MUTATED = 200
+
+
+def test_messages_that_are_wrong_in_any_way_end_visibly_and_hold_up_nobody(site: Site, prefix: str):
+    before = bulk(tasks.note.s(str(site.ledger)) for _ in range(20))
+    put_mutated(f"{prefix}.default", seal(tasks.note.s(str(site.ledger))))
+    after = bulk(tasks.note.s(str(site.ledger)) for _ in range(20))
+    worker = site.worker()
+    assert set(site.ended(*before, *after)) == {states.SUCCESS}
+    site.until(lambda: final(site).count() == MUTATED + 40, "every message has ended")
+    site.until(site.quiet, "nothing is left in the queue")
+    good = final(site).filter(state=states.SUCCESS).count()
+    assert good == len(site.ledger.count())
+    assert MUTATED / 2 < final(site).filter(state=states.FAILURE).count() == MUTATED + 40 - good
+    # It is the one that was started.
+    assert worker.stop() == 0
+
+
+def put_mutated(queue: str, message: Message) -> None:
+    """Put messages into a queue as no program of ours would."""
+    with connected(AMQP_URL) as connection:
+        channel = connection.channel()
+        for draft in Mutations(7).of(message, MUTATED):
+            data = frames.publication(
+                channel.channel_id, Address("", queue), draft.written(), draft.body, connection.frame_max
+            )
+            connection.transport.write(data)
+        # Had the server not taken one, it would have closed the channel.
+        channel.queue_declare(queue, passive=True)
+
+
+def final(site: Site) -> QuerySet[TaskResult]:
+    return TaskResult.objects.using(site.alias).filter(state__in=states.FINAL)
