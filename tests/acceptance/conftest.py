@@ -143,20 +143,23 @@ class Site:
 
     def worker(self, *arguments: str, ready: bool = True, **settings: Any) -> WorkerProcess:
         """Start a worker with two slots unless told otherwise, and wait until it is ready."""
-        environment = {
+        size = () if "-c" in arguments else ("-c", "2")
+        log = self.folder / f"worker{len(self.workers)}.log"
+        worker = WorkerProcess([*size, *arguments], self.environment_of(**settings), log)
+        self.workers.append(worker)
+        if ready:
+            worker.wait_for("ready")
+        return worker
+
+    def environment_of(self, **settings: Any) -> dict[str, str]:
+        """Return the environment of a process of this site."""
+        return {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "tests.acceptance.settings",
             "DJANGO_TASKS_TEST_ALIAS": self.alias,
             "DJANGO_TASKS_TEST_SETTINGS": json.dumps({**self.settings, **settings}),
             **self.environment,
         }
-        size = () if "-c" in arguments else ("-c", "2")
-        log = self.folder / f"worker{len(self.workers)}.log"
-        worker = WorkerProcess([*size, *arguments], environment, log)
-        self.workers.append(worker)
-        if ready:
-            worker.wait_for("ready")
-        return worker
 
     def gate(self, name: str = "gate") -> Gate:
         return Gate(self.folder / name)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 
 import pytest
 from django.db.models import QuerySet
 
-from django_tasks import bulk, states
+from django_tasks import AsyncResult, bulk, states
 from django_tasks.backends.links import frames
 from django_tasks.backends.links.frames import Address
 from django_tasks.canvas.nodes import seal
 from django_tasks.message import Message
 from django_tasks.models import TaskResult
 from tests.acceptance import tasks
-from tests.acceptance.conftest import Site
+from tests.acceptance.conftest import ROOT, Site
 from tests.acceptance.mutations import Mutations
 from tests.rabbit import connected
 from tests.settings import AMQP_URL
@@ -49,6 +51,36 @@ def test_a_task_that_kills_its_worker_each_time_is_given_up(site: Site):
     assert site.ended(poison, *others) == [states.FAILURE, *[states.SUCCESS] * 20]
     assert site.ledger.count()[poison.id] == 3
     assert "took its worker process down" in str(poison.result)
+
+
+def test_what_was_sent_is_run_though_its_producer_and_the_first_worker_are_killed(site: Site):
+    sent = [ids for _ in range(2) for ids in killed_producer(site, after=30)]
+    first = site.worker()
+    site.until(lambda: len(site.ledger.count()) > 10, "some have begun, and others wait in the outbox")
+    first.send(signal.SIGKILL, group=True)
+    site.worker()
+    assert set(site.ended(*map(AsyncResult, sent))) == {states.SUCCESS}
+    site.until(site.quiet, "nothing is left in the queue, nor in the outbox")
+    started = site.ledger.count()
+    # Of each producer one may have been sent and not been told of yet.
+    assert set(sent) <= set(started)
+    assert len(started) <= len(sent) + 2
+    # Once more for the worker that held it, and for the relay that had sent it and not taken note of that.
+    assert max(started.values()) <= 3
+
+
+def killed_producer(site: Site, *, after: int) -> list[str]:
+    """Let a process send tasks, kill it after so many, and return those that it had told of."""
+    command = [sys.executable, "-W", "error", "-m", "tests.acceptance.producer", str(site.ledger)]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=site.environment_of(), stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as producer:
+        assert producer.stdout is not None
+        told = [producer.stdout.readline().strip() for _ in range(after)]
+        producer.kill()
+        # A line that was cut off tells of nothing.
+        rest = producer.stdout.read()
+    return told + rest[: rest.rfind("\n") + 1].split()
 
 
 MUTATED = 200
