@@ -19,14 +19,15 @@ from django_tasks.backends.links.layout import Declaration
 from django_tasks.backends.links.rabbit import FRESH, SLIPS, RabbitConnection
 from django_tasks.backends.links.servers import Servers
 from django_tasks.exceptions import BrokerUnavailable
+from django_tasks.options import RNG
 
 _log = logging.getLogger("django_tasks.broker")
 
 _BACKLOG = 2.0
 """Seconds in which what waited in the queue has to come; what takes longer comes later."""
 _LULL = 0.02
-_FIRST, _LONGEST = 0.1, 5.0
-"""Seconds between two tries to connect again: at first, doubled each time, and at most."""
+_FIRST, _LONGEST, _GROWTH = 0.1, 5.0, 1.25
+"""Seconds between two tries to connect again, at first and at most, and what each is longer than the one before."""
 _PARTING = 5.0
 """Seconds that a thread is waited for which was told to end."""
 
@@ -107,8 +108,9 @@ class RabbitReplies:
                     self._connect(listener.ended)
                 except BrokerUnavailable as error:
                     _log.debug("Replies cannot be had", extra={"error": str(error)})
-                    listener.rest(pause)
-                    pause = min(2 * pause, _LONGEST)
+                    # Scattered: a site may have hundreds of processes that lost the same server.
+                    listener.rest(pause * RNG.uniform(0.5, 1.0))
+                    pause = min(_GROWTH * pause, _LONGEST)
                 continue
             pause = _FIRST
             try:
