@@ -54,22 +54,22 @@ def through(*wires: Wire) -> str:
     return ";".join(_parts._replace(netloc=f"{account}@127.0.0.1:{wire.port}").geturl() for wire in wires)
 
 
-def take(broker: AmqpBroker, limit: int = 100) -> list[Delivery]:
-    return broker.fetch([QUEUE], limit, lease=30.0, consumer="w")
+def take(broker: AmqpBroker, limit: int = 1000, *queues: str) -> list[Delivery]:
+    return broker.fetch(queues or [QUEUE], limit, lease=30.0, consumer="w")
 
 
-def gather(broker: AmqpBroker, number: int) -> list[Delivery]:
+def gather(broker: AmqpBroker, number: int, *queues: str) -> list[Delivery]:
     """Fetch until so many have come, whatever happens to the connection."""
     found: list[Delivery] = []
     deadline = time.monotonic() + PATIENCE
     while len(found) < number:
         assert time.monotonic() < deadline, f"{len(found)} of {number} came"
         try:
-            found += take(broker, number - len(found))
+            found += take(broker, number - len(found), *queues)
         except BrokerUnavailable:
             continue
         if len(found) < number:
-            broker.wait([QUEUE], 0.05, NEVER)
+            broker.wait(queues or [QUEUE], 0.05, NEVER)
     return found
 
 
@@ -122,11 +122,34 @@ def test_a_message_that_is_cut_on_its_way_is_sent_again_and_is_there_once(
         assert ids(drained(broker)) == [message.id]
 
 
-def drained(broker: AmqpBroker) -> list[Delivery]:
+def test_a_message_that_came_back_is_sent_again_though_the_connection_is_cut_right_after(
+    rabbit: Rabbit, broker: AmqpBroker, wire: Wire
+):
+    """The server confirms it all the same, as one that it keeps."""
+    publisher = rabbit.open(url=through(wire))
+    publisher.publish([*samples(1), *samples(1, "gone")])
+    before = wire.asked
+    publisher.publish(samples(1, "gone"))
+    # It comes back as it was sent, but that the words before it are longer. Both confirms follow.
+    returned, confirm = wire.asked - before + 8, len(frames.ack(1, 1, multiple=False))
+    for late in range(0, 2 * confirm, SHORT_STEP):
+        broker.ack(take(broker, 1000, QUEUE, "gone"))
+        with rabbit.channel() as channel:
+            channel.queue_delete(rabbit.name("gone"))
+        sent, cuts = [*samples(1, "gone"), *samples(1)], wire.cuts
+        wire.cut_after(returned + late)
+        publisher.publish(sent)
+        assert wire.cuts == cuts + 1
+        found = gather(broker, 2, QUEUE, "gone")
+        broker.ack(found)
+        assert {*ids(found), *ids(take(broker, 10, QUEUE, "gone"))} == set(ids(sent))
+
+
+def drained(broker: AmqpBroker, *queues: str) -> list[Delivery]:
     """Take and acknowledge all that is there, which is one at least."""
-    found = gather(broker, 1)
+    found = gather(broker, 1, *queues)
     broker.ack(found)
-    while more := take(broker):
+    while more := take(broker, 1000, *queues):
         found += more
         broker.ack(more)
     return found

@@ -203,9 +203,11 @@ class _Desk:
             try:
                 self._publish(letters)
             finally:
-                # What is confirmed is not sent again, whatever came after that.
+                # Whatever else came: what the server keeps is not sent again, and what it confirmed and does not is.
                 self._note_confirms()
-            came_back = [one for one in letters if one.parcel.wire.headers.get("id") in self._returned]
+                came_back = [one for one in letters if one.parcel.wire.headers.get("id") in self._returned]
+                for letter in came_back:
+                    letter.confirmed = False
             # Their queue was deleted since it was declared here.
             lost = [one for one in came_back if not one.parcel.reply]
             if len(lost) < len(came_back):
@@ -214,7 +216,6 @@ class _Desk:
             if not letters:
                 return
             for letter in lost:
-                letter.confirmed = False
                 self._declared.pop(_place(letter.address), None)
             if pause is not None:
                 time.sleep(pause)
