@@ -6,7 +6,8 @@ DjangoTasksError
 ├── SerializationError           a value cannot be sent; `path` names where it stands
 │   └── ResultNotSerializable    what a task returned cannot be kept; the task has run, and is not run again
 ├── DecodeError                  bytes from a broker or store are not what they claim to be
-│   └── SignatureError           a message is not signed, or not as it is
+│   ├── SignatureError           a message is not signed, or not as it is
+│   └── DecryptionError          it is encrypted, and cannot be decrypted here
 ├── PublishError                 the broker did not take a message
 │   ├── BrokerUnavailable        it does not answer
 │   ├── BrokerFull               it refuses more
@@ -82,6 +83,10 @@ class DecodeError(DjangoTasksError, ValueError):
 
 class SignatureError(DecodeError):
     """A message is not signed, or not as it is: nothing of it was decoded or run."""
+
+
+class DecryptionError(DecodeError):
+    """A body or a result is encrypted with a key that is not here, or is not what was encrypted."""
 
 
 class PublishError(DjangoTasksError):

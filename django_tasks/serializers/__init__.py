@@ -2,6 +2,7 @@
 
 Several ways, of which JSON is the one that results and all else are kept in. Whatever the way, the same types come
 back: what a format cannot say itself is tagged, and `encoding` tells how. Pickle alone brings back what it was given.
+`auth` writes JSON, and a signature around it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from django_tasks.serializers.form import Serializer
 from django_tasks.serializers.json_text import JSON, dumps, loads
 from django_tasks.serializers.msgpack_bytes import MSGPACK
 from django_tasks.serializers.pickled import PICKLE
+from django_tasks.serializers.signed import AUTH
 from django_tasks.serializers.yaml_text import YAML
 
 __all__ = [
@@ -28,7 +30,7 @@ __all__ = [
     "serializer",
 ]
 
-SERIALIZERS = {key: each for each in (JSON, MSGPACK, YAML, PICKLE) for key in (each.name, each.content_type)}
+SERIALIZERS = {key: each for each in (JSON, MSGPACK, YAML, PICKLE, AUTH) for key in (each.name, each.content_type)}
 """By name and by content type. Adding one is one more entry here."""
 
 

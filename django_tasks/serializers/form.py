@@ -33,6 +33,8 @@ class Serializer:
     """What is to be installed before it works; empty when it does."""
     signed_only: bool = False
     """Whether reading it may run what its writer chose, so that nobody reads it without a signature."""
+    wraps: bool = False
+    """Whether what it writes holds a body with a content type of its own, and who vouches for that."""
 
 
 def too_large(size: int, limits: Limits) -> str | None:
