@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from typing import Protocol
@@ -69,6 +70,29 @@ def store() -> Store:
     if keys.security_cert_store is None:
         raise ConfigurationError("No certificate is trusted without DJANGO_TASKS['SECURITY_CERT_STORE'].")
     return _store(os.fspath(keys.security_cert_store), keys.security_digest)
+
+
+def certificate_faults() -> Iterator[str]:
+    """Say what of the keys and certificates that the settings name cannot be used."""
+    keys = conf.get()
+    makers: list[Callable[[], object]] = [store] if keys.security_cert_store else []
+    if keys.security_key or keys.security_certificate:
+        makers.append(signer)
+    for make in makers:
+        try:
+            make()
+        except ConfigurationError as error:
+            yield str(error)
+
+
+def certificates_ending(before: datetime) -> Iterator[tuple[str, datetime]]:
+    """Give the certificates that end before a time, the site's own first, and when they do."""
+    keys = conf.get()
+    with suppress(ConfigurationError):  # said by the checks
+        if keys.security_certificate and signer().ends < before:
+            yield signer().name, signer().ends
+        if keys.security_cert_store:
+            yield from ((name, ends) for name, ends in store().ends() if ends < before)
 
 
 @lru_cache(maxsize=8)

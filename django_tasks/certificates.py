@@ -70,7 +70,7 @@ class CertificateStore:
         if now >= certificate.not_valid_after_utc:
             raise SignatureError(f"its certificate {signer!r} expired at {certificate.not_valid_after_utc}")
         if now < certificate.not_valid_before_utc:
-            raise SignatureError(f"its certificate {signer!r} is not in force before {certificate.not_valid_before_utc}")
+            raise SignatureError(f"its certificate {signer!r} is not valid before {certificate.not_valid_before_utc}")
         try:
             public.verify(signature, body, _padding(self._digest), self._digest)
         except InvalidSignature as error:

@@ -4,6 +4,7 @@ E001 DJANGO_TASKS says something that cannot be.
 E002 a backend cannot be built.
 E003 two distributions installed this import name.
 E004 a queue is to be bound to an exchange, by a broker that has none.
+E005 a key or a certificate cannot be read.
 W001 a task may run for longer than its broker lets a worker hold it.
 E1xx, W1xx come from the brokers and stores themselves, and with --deploy from `deployment`.
 """
@@ -20,6 +21,7 @@ from django.core.checks import CheckMessage, Error
 
 from django_tasks import conf
 from django_tasks.answers import Answers
+from django_tasks.auth import certificate_faults
 from django_tasks.backends.base import Broker
 from django_tasks.connections import brokers, results
 from django_tasks.deployment import deployment_wrong, time_limits_wrong
@@ -60,6 +62,13 @@ def _backends_wrong(databases: Sequence[str]) -> list[CheckMessage]:
             else:
                 found += _stray_exchanges(connections[alias])
     return found
+
+
+def check_certificates(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Read the keys and certificates that bodies are signed and verified with."""
+    if _unusable():
+        return []
+    return [Error(fault, id="django_tasks.E005") for fault in certificate_faults()]
 
 
 def check_time_limits(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:

@@ -1,8 +1,8 @@
 """How are bytes encrypted, so that nobody reads them and nobody changes them unseen? By XAES-256-GCM.
 
 That is AES-256-GCM under a key of its own for each text, derived from the site's key and half of a nonce of 192 random
-bits: https://c2sp.org/XAES-256-GCM. AES-GCM itself has room for 96 bits, which chance would repeat too soon: one key may
-be used 2 to the power of 32 times (NIST SP 800-38D, section 8.3), and this one 2 to the power of 80.
+bits: https://c2sp.org/XAES-256-GCM. AES-GCM itself has room for 96 bits, which chance would repeat too soon: one key
+may be used 2 to the power of 32 times (NIST SP 800-38D, section 8.3), and this one 2 to the power of 80.
 
 This is loaded by name, once there is something to encrypt: the library takes a tenth of a second and ten megabytes.
 """

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
+from django_tasks import keys
 from django_tasks.compression import COMPRESSIONS
 from django_tasks.exceptions import ConfigurationError
 from django_tasks.message import ENQUEUE, PRIORITY_MAX, PRIORITY_MIN, Enqueue
@@ -133,10 +134,10 @@ def _names(table: Mapping[str, Any]) -> str:
     return ", ".join(dict.fromkeys(each.name for each in table.values()))
 
 
-def _key(default: Any, test: Test) -> Any:
-    """Declare one key of the setting: its default, and the test that its value must pass."""
+def _key(default: Any, test: Test, *, secret: bool = False) -> Any:
+    """Declare one key of the setting: its default, the test that its value must pass, and whether nobody may see it."""
     made = {"default_factory": lambda: default} if isinstance(default, Mapping) else {"default": default}
-    return field(metadata={"test": test}, **made)
+    return field(metadata={"test": test, "secret": secret}, repr=not secret, **made)
 
 
 _SEVEN_DAYS = timedelta(days=7)
@@ -183,6 +184,17 @@ class Settings:
     require_signature: bool = _key(False, _flag)
     """Whether a worker refuses what is not signed, or not as it is; messages are then signed in any case."""
     signature_max_age: timedelta | None = _key(_SEVEN_DAYS, _span)  # noqa: RUF009  # as the fields above
+    encrypt: bool = _key(False, _flag)
+    """Whether arguments are encrypted when they are sent, and the results of such calls."""
+    encryption_keys: Sequence[str] = _key((), keys.encryption_keys, secret=True)
+    """The first one encrypts, all of them decrypt."""
+    security_key: keys.Path | None = _key(None, keys.path)  # noqa: RUF009  # as above
+    """The file of the private key that the serializer "auth" signs with."""
+    security_key_password: str | bytes | None = _key(None, keys.password, secret=True)
+    security_certificate: keys.Path | None = _key(None, keys.path)  # noqa: RUF009  # as above
+    security_cert_store: keys.Path | None = _key(None, keys.path)  # noqa: RUF009  # as above
+    """The certificates of those whose bodies are read: a folder, or a pattern."""
+    security_digest: str = _key("sha256", _one_of("sha256", "sha384", "sha512"))
 
     lease: float = _key(30.0, _seconds)
     heartbeat: float = _key(5.0, _seconds)
@@ -235,11 +247,14 @@ def problems(given: Any) -> Iterator[Problem]:
         if key not in _KEYS:
             yield Problem(f"{SETTING} has an unknown key {key!r}.", nearest(str(key), _KEYS))
         elif wanted := _KEYS[key].metadata["test"](value):
-            yield Problem(f"{SETTING}[{key!r}] must be {wanted}, not {value!r}.")
+            told = "" if _KEYS[key].metadata["secret"] else f", not {value!r}"
+            yield Problem(f"{SETTING}[{key!r}] must be {wanted}{told}.", keys.MADE if key == "ENCRYPTION_KEYS" else "")
         else:
             yield from _inner_problems(key, value)
     yield from _stray_queues(given)
     yield from _unfit_serializers(given)
+    for message, hint in keys.unfit(given):
+        yield Problem(f"{SETTING}{message}", hint)
 
 
 def _inner_problems(key: str, value: Any) -> Iterator[Problem]:

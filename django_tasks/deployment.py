@@ -7,12 +7,15 @@ W153 a lease is not renewed in time when a heartbeat or two fail.
 W155 results are kept where the site does not see them.
 W156 whoever can write to a broker on another machine decides what workers run.
 W157 workers unpickle what was signed.
+W158 there are keys, and nothing is encrypted with them.
+W159 a certificate has expired, or soon will.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
@@ -21,6 +24,7 @@ from django.core.checks import CheckMessage, Error, Warning  # noqa: A004  # Dja
 from django.db import Error as DatabaseError
 
 from django_tasks import conf
+from django_tasks.auth import certificates_ending
 from django_tasks.backends.base import Broker
 from django_tasks.connections import Connections, brokers, home, results
 from django_tasks.database_fitness import examine
@@ -33,6 +37,8 @@ from django_tasks.serializers import SERIALIZERS
 
 T = TypeVar("T", Broker, ResultStore)
 
+SOON = timedelta(days=30)
+"""How long before its end a certificate is worth a word."""
 BEATS = 3
 """How many heartbeats a lease should outlast, so that two of them may fail."""
 
@@ -83,6 +89,7 @@ def settings_wrong() -> Iterator[CheckMessage]:
             hint="Let the tasks that need it take plain values, and send them as JSON.",
             id="django_tasks.W157",
         )
+    yield from _secrets_wrong()
     for broker in built(brokers):
         if broker.private and not broker.eager:
             yield Error(
@@ -100,6 +107,24 @@ def settings_wrong() -> Iterator[CheckMessage]:
             )
     for store in built(results):
         yield from _store_wrong(store)
+
+
+def _secrets_wrong() -> Iterator[CheckMessage]:
+    keys = conf.get()
+    if keys.encryption_keys and not (keys.encrypt or any(task.options.encrypt for task in tasks.values())):
+        yield Warning(
+            "ENCRYPTION_KEYS has keys, and neither ENCRYPT nor any task says that something is to be encrypted.",
+            hint="Set ENCRYPT to True once every worker has the keys.",
+            id="django_tasks.W158",
+        )
+    now = datetime.now(UTC)
+    for name, ends in dict.fromkeys(certificates_ending(now + SOON)):
+        yield Warning(
+            f"The certificate {name!r} {'expired' if ends <= now else 'expires'} at {ends:%Y-%m-%d %H:%M} UTC: workers "
+            "refuse what it signed from then on, what waits by then included.",
+            hint="Put a new one into SECURITY_CERT_STORE of all workers, then sign with its key, and restart both.",
+            id="django_tasks.W159",
+        )
 
 
 def _is_remote(broker: Broker) -> bool:

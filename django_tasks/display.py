@@ -18,6 +18,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from django_tasks.encoding import TYPE, VALUE
+from django_tasks.encryption import HIDDEN
 from django_tasks.redaction import looks_secret
 from django_tasks.reprs import storable_text
 
@@ -125,6 +126,7 @@ def _pairs(content: Any) -> Any:
 
 
 _TELL: Mapping[str, Callable[[Any], Any]] = {
+    "encrypted": lambda _: HIDDEN,
     "uuid": lambda content: content["hex"],
     "zoned_datetime": lambda content: content["iso"],
     "zoned_time": lambda content: content["iso"],

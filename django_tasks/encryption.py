@@ -2,14 +2,15 @@
 
 By the first of ENCRYPTION_KEYS; each of them opens. What is encrypted of a message is its body, after it was compressed
 and before the message is signed, together with what tells how to read it. It is bound to the id and the task of its
-message, and so is no body of another one; a result is bound to its id. A body is `version, name of the key, nonce, text`.
+message, and is no body of another one; a result is bound to its id. What is encrypted begins with a version and the
+name of the key, of which a nonce and the text follow.
 """
 
 from __future__ import annotations
 
 import hmac
 import json
-from base64 import b64decode, b64encode, urlsafe_b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -20,6 +21,7 @@ from django.utils.module_loading import import_string
 from django_tasks import conf
 from django_tasks.encoding import TYPE, VALUE
 from django_tasks.exceptions import ConfigurationError, DecryptionError
+from django_tasks.keys import secret_of
 from django_tasks.message import Message
 
 ENCRYPTED = "application/x-django-tasks-encrypted"
@@ -155,7 +157,7 @@ def _ready(texts: tuple[str, ...]) -> Sequence[Key]:
     cipher: Callable[[bytes], Any] = import_string(_CIPHER) if texts else _no_cipher
     keys = []
     for text in texts:
-        secret = urlsafe_b64decode(text)
+        secret = secret_of(text)
         # A key for each use, so that none of them says anything of another.
         name, sealing, body = (
             hmac.digest(secret, f"django_tasks.encryption.{use}".encode(), "sha256") for use in ("name", "seal", "body")

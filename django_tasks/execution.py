@@ -39,8 +39,7 @@ from django_tasks.plan import Outcome, Plan, Requeue
 from django_tasks.pools.base import PoolOptions
 from django_tasks.registry import tasks
 from django_tasks.routing import broker_for
-from django_tasks.sealing import unsealed
-from django_tasks.serializers import dumps
+from django_tasks.sealing import kept, unsealed
 from django_tasks.settlement import ACKED, Settlement
 from django_tasks.task import Task
 from django_tasks.unknown import held
@@ -203,7 +202,7 @@ def _returned(attempt: Attempt, value: Any) -> Outcome:
     if attempt.ignored:
         return Outcome(states.SUCCESS, keep=False)
     try:
-        return Outcome(states.SUCCESS, value=dumps(value, root="result"))
+        return Outcome(states.SUCCESS, value=kept(value, "result", attempt.request.message))
     except SerializationError as error:
         if inspect.iscoroutine(value):
             value.close()

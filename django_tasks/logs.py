@@ -12,6 +12,7 @@ from typing import Any
 
 from django_tasks import signals, states
 from django_tasks.classes import find_class
+from django_tasks.encryption import HIDDEN, is_concealed
 from django_tasks.exceptions import DecodeError
 from django_tasks.message import NAME_LENGTH, Delivery, Message
 from django_tasks.plan import Outcome
@@ -197,6 +198,8 @@ def _shown(value: bytes | None) -> str:
     """Return what a task returned as text; of a large value, its first characters as they are stored."""
     if value is None:
         return "None"
+    if is_concealed(value):
+        return HIDDEN
     if len(value) > 4 * _SHOWN:
         return value[:_SHOWN].decode("ascii", "replace") + "..."
     try:

@@ -54,6 +54,7 @@ class Declaration(TypedDict, total=False):
     enqueue: Enqueue | None
     serializer: str | None
     compression: str | None
+    encrypt: bool | None
     api: bool
 
 
@@ -76,6 +77,7 @@ class CallOptions(TypedDict, total=False):
     enqueue: Enqueue | None
     serializer: str | None
     compression: str | None
+    encrypt: bool | None
     retries: int
     root_id: str | None
     parent_id: str | None
@@ -154,6 +156,7 @@ _DECLARED: Mapping[str, _Rule] = {
     "enqueue": _ENQUEUE,
     "serializer": _SERIALIZER,
     "compression": _COMPRESSION,
+    "encrypt": _MAYBE,
     "api": _Rule((bool,), "True or False"),
 }
 _CALLED: Mapping[str, _Rule] = {
@@ -168,6 +171,7 @@ _CALLED: Mapping[str, _Rule] = {
     "enqueue": _ENQUEUE,
     "serializer": _SERIALIZER,
     "compression": _COMPRESSION,
+    "encrypt": _MAYBE,
     "retries": _Rule((int,), "0 or more", lambda value: value >= 0),
     "root_id": _Rule((str, _NONE), "the id of a task"),
     "parent_id": _Rule((str, _NONE), "the id of a task"),
@@ -212,6 +216,7 @@ class TaskOptions:
     enqueue: Enqueue | None = None
     serializer: str | None = None
     compression: str | None = None
+    encrypt: bool | None = None
     api: bool = False
     """May be started through the REST API."""
 

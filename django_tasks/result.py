@@ -11,6 +11,7 @@ from django_tasks import databases, states
 from django_tasks.connections import results
 from django_tasks.context import may_join
 from django_tasks.control.client import revoke
+from django_tasks.encryption import reveal_value
 from django_tasks.exceptions import ResultTimeout, TaskError
 from django_tasks.failure import rebuild
 from django_tasks.plan import Result
@@ -200,4 +201,4 @@ def value_of(result: Result) -> Any:
         return rebuild(result.failure)
     if result.state in states.FAILED:
         return TaskError(f"Task {result.id} ended as {result.state}.")
-    return None if result.value is None else loads(result.value)
+    return None if result.value is None else loads(reveal_value(result.value, result.id))

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django_tasks import conf
+from django_tasks.auth import certified, verified
 from django_tasks.compression import COMPRESSIONS, compressed, expanded
+from django_tasks.encryption import ENCRYPTED, conceal, conceal_value, reveal
 from django_tasks.exceptions import ConfigurationError, DecodeError
 from django_tasks.message import Message
 from django_tasks.options import PLAIN
-from django_tasks.serializers import SERIALIZERS, Serializer, decode_body, encode_body, serializer
+from django_tasks.serializers import (
+    JSON,
+    LIMITS,
+    SERIALIZERS,
+    Serializer,
+    decode_body,
+    dumps,
+    encode_body,
+    serializer,
+)
 from django_tasks.signing import verify
 
 Call = tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]
@@ -44,12 +55,22 @@ def written(args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, com
     settings = conf.get()
     form = _sendable(name or settings.serializer)
     body, way = encode_body(args, kwargs, {}, form), compression or settings.compression
+    if form.wraps:
+        body = certified(body, JSON)
     if way is None or way == PLAIN:
         return Body(body, form.content_type, form.content_encoding, None)
     if COMPRESSIONS[way].missing:
         raise ConfigurationError(f"The compression {way!r} needs a library: {COMPRESSIONS[way].missing}")
     less, told = compressed(body, way)
     return Body(less, form.content_type, form.content_encoding, told)
+
+
+def rewritten(before: Message, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Message:
+    """Return a message with other arguments, written, compressed and encrypted as it was."""
+    inside = reveal(before)
+    body = written(args, kwargs, serializer(inside.content_type).name, inside.compression or PLAIN)
+    after = replace(before, **body.fields())
+    return after if inside is before else conceal(after)
 
 
 def _sendable(name: str) -> Serializer:
@@ -73,7 +94,26 @@ def unsealed(message: Message) -> Call:
     Not a byte of the body is decoded unless the settings accept its content type, and where that can run code, unless
     it was signed.
     """
-    form = serializer(message.content_type)
+    inside = reveal(message)
+    form = _readable(inside.content_type, message)
+    body = inside.body
+    if inside.compression is not None:
+        body = expanded(body, inside.compression, _SIGNED_LIMIT if form.wraps else LIMITS.bytes)
+    if form.wraps:
+        signed = verified(body)
+        # What all write may stand inside, whether or not it may stand alone.
+        form = JSON if signed.content_type == JSON.content_type else _readable(signed.content_type, message)
+        body = signed.body
+    return decode_body(body, form.content_type, verified=form.signed_only)
+
+
+_SIGNED_LIMIT = 2 * LIMITS.bytes
+"""Bytes of a signed body: the limit in base64, and room for the signature."""
+
+
+def _readable(content_type: str, message: Message) -> Serializer:
+    """Return the serializer of a content type, if a body of a message may be read by it; raises DecodeError."""
+    form = serializer(content_type)
     if not _accepted(form):
         raise DecodeError(
             f"the content type {form.content_type!r} ({form.name}) is not among DJANGO_TASKS['ACCEPT'] of this worker"
@@ -83,5 +123,10 @@ def unsealed(message: Message) -> Call:
     if form.signed_only:
         # The worker has seen to that; here no other way leads to it either.
         verify(message)
-    body = message.body if message.compression is None else expanded(message.body, message.compression)
-    return decode_body(body, form.content_type, verified=form.signed_only)
+    return form
+
+
+def kept(value: Any, root: str, message: Message) -> bytes:
+    """Return a value as it is kept, encrypted if the arguments of its call were; raises SerializationError."""
+    encoded = dumps(value, root=root)
+    return conceal_value(encoded, message.id) if message.content_type == ENCRYPTED else encoded

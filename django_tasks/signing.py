@@ -1,8 +1,8 @@
 """Was a message sent by someone who knows the site's secret key, and is it as it was then?
 
 The signature is `version:time:digest`: when it was signed, in microseconds since the epoch, and an HMAC-SHA256 under a
-key that is derived from SECRET_KEY. What is signed is the time and all that decides what runs, as JSON in pure ASCII
-with its names sorted, then a NUL, which no JSON holds, and the body as it travels.
+key that is derived from SECRET_KEY. What is signed is the time, all that decides what runs, and where its result is to
+go, as JSON in pure ASCII with its names sorted, then a NUL, which no JSON holds, and the body as it travels.
 
 Left out is what brokers fill in or use up on the way (`created_at`, `countdown`, `enqueue`, `exchange`, `routing_key`),
 where it came from (`origin`), and headers that Celery's protocol lets come and go. A message that goes through an
@@ -124,6 +124,8 @@ def _canonical(message: Message, version: str, moment: int) -> bytes:
     said["queue"] = message.queue if version == _BOUND else None
     # On AMQP the first of its line names itself.
     said["root_id"] = None if message.root_id == message.id else message.root_id
+    # A property on AMQP, where nothing is an empty text.
+    said["reply_to"] = message.reply_to
     said["eta"], said["expires"] = _moment(message.eta), _moment(message.expires)
     said["limits"] = [_seconds(message.time_limit), _seconds(message.soft_time_limit)]
     headers = {name: value for name, value in message.headers.items() if not is_fleeting(name)}

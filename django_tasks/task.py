@@ -33,7 +33,7 @@ from django_tasks.publisher import publish
 from django_tasks.registry import tasks
 from django_tasks.result import AsyncResult
 from django_tasks.retry import RetryPolicy
-from django_tasks.serializers import dumps
+from django_tasks.sealing import kept
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -172,7 +172,7 @@ class Task(Generic[P, R]):
             or not 0 < len(state) <= 50
         ):
             raise ValueError(f"{state!r} cannot be set by a task: return, raise, or choose a name of your own.")
-        self.request.report(Outcome(state, value=dumps(meta, root="meta")))
+        self.request.report(Outcome(state, value=kept(meta, "meta", self.request.message)))
 
     def retry(  # noqa: PLR0913, PLR0917  # Celery's signature
         self,

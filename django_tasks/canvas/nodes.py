@@ -16,17 +16,17 @@ from django.utils import timezone
 from django_tasks import conf
 from django_tasks.connections import results
 from django_tasks.context import Request, current_request
+from django_tasks.encryption import conceal
 from django_tasks.exceptions import NotRegistered
 from django_tasks.message import NAME_LENGTH, Message, new_id, valid_id
-from django_tasks.options import CALL_OPTIONS, PLAIN, CallOptions, TaskOptions, check_call
+from django_tasks.options import CALL_OPTIONS, CallOptions, TaskOptions, check_call
 from django_tasks.plan import Plan
 from django_tasks.publisher import publish
 from django_tasks.registry import tasks
 from django_tasks.reprs import redacted_call
 from django_tasks.result import AsyncResult
 from django_tasks.routing import checked_queue, place_for, priority_for
-from django_tasks.sealing import written
-from django_tasks.serializers import serializer
+from django_tasks.sealing import rewritten, written
 
 _UNDECLARED = TaskOptions()
 _FOREVER = timedelta(days=365_000)
@@ -116,7 +116,13 @@ def seal(signature: Signature, *, replies: bool = True) -> Message:
         enqueue=_first(options.get("enqueue"), declared.enqueue),
         headers=_headers(options.get("headers")),
     )
-    return _addressed(message) if replies else message
+    sealed = conceal(message) if _encrypts(options.get("encrypt"), declared.encrypt) else message
+    return _addressed(sealed) if replies else sealed
+
+
+def _encrypts(called: bool | None, declared: bool | None) -> bool:
+    said = _first(called, declared)
+    return conf.get().encrypt if said is None else said
 
 
 def _addressed(message: Message) -> Message:
@@ -134,21 +140,19 @@ def next_attempt(
     """Return the message that runs a call again, under its id: as it was, but for what is given here."""
     check_call(options)
     before = request.message
-    changed: dict[str, Any] = {}
+    sealed = before
     if args is not None or kwargs is not None:
         # The original body is sent again wherever it can be: a function may have changed its arguments in place.
-        changed = written(
+        sealed = rewritten(
+            before,
             tuple(request.args if args is None else args),
             dict(request.kwargs if kwargs is None else kwargs),
-            serializer(before.content_type).name,
-            before.compression or PLAIN,
-        ).fields()
+        )
     countdown, eta = _visible(options.get("countdown"), options.get("eta"))
     queue = checked_queue(options.get("queue") or before.queue)
     expires = options.get("expires")
     return replace(
-        before,
-        **changed,
+        sealed,
         queue=queue,
         # It is another message now, and signed anew when it is sent.
         signature=None,

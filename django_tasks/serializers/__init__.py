@@ -19,6 +19,7 @@ from django_tasks.serializers.signed import AUTH
 from django_tasks.serializers.yaml_text import YAML
 
 __all__ = [
+    "JSON",
     "LIMITS",
     "SERIALIZERS",
     "Limits",

@@ -1,7 +1,7 @@
 """How does a body look that was signed with an X.509 certificate? As Celery's serializer `auth` writes it.
 
-In base64, with a separator between them: who signed, the signature, the content type and encoding of what is inside, and
-that itself, as bytes. The signature is over these last bytes alone. `auth` makes and verifies it.
+In base64, with a separator between them: who signed, the signature, the content type and encoding of what is inside,
+and that itself, as bytes. The signature is over these last bytes alone. `auth` makes and verifies it.
 """
 
 from __future__ import annotations
