@@ -9,9 +9,9 @@ from django.utils.translation import gettext_lazy as _
 
 from django_tasks.checks import (
     check_backends,
-    check_certificates,
     check_deployment,
     check_import_name,
+    check_keys,
     check_settings,
     check_time_limits,
 )
@@ -27,7 +27,7 @@ class DjangoTasksConfig(AppConfig):
         checks.register(check_settings, "django_tasks")
         checks.register(check_import_name, "django_tasks")
         checks.register(check_backends, "django_tasks")
-        checks.register(check_certificates, "django_tasks")
+        checks.register(check_keys, "django_tasks")
         checks.register(check_time_limits, "django_tasks")
         checks.register(check_deployment, "django_tasks", deploy=True)
         autodiscover_modules("tasks")

@@ -25,6 +25,7 @@ from django_tasks.auth import certificate_faults
 from django_tasks.backends.base import Broker
 from django_tasks.connections import brokers, results
 from django_tasks.deployment import deployment_wrong, time_limits_wrong
+from django_tasks.encryption import prepare
 from django_tasks.exceptions import ConfigurationError
 from django_tasks.results.base import ResultStore
 
@@ -64,10 +65,12 @@ def _backends_wrong(databases: Sequence[str]) -> list[CheckMessage]:
     return found
 
 
-def check_certificates(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Read the keys and certificates that bodies are signed and verified with."""
+def check_keys(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Read the keys and certificates that bodies are encrypted, signed and verified with."""
     if _unusable():
         return []
+    # A worker asks this before it forks: its children then share what the library takes.
+    prepare()
     return [Error(fault, id="django_tasks.E005") for fault in certificate_faults()]
 
 

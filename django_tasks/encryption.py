@@ -55,6 +55,11 @@ class Key:
     """What digests are made with."""
 
 
+def prepare() -> None:
+    """Load what encrypts, if anything is to be."""
+    _ring()
+
+
 def conceal(message: Message) -> Message:
     """Return a message whose body nobody can read, and that shows nothing of its arguments.
 

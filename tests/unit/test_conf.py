@@ -55,6 +55,14 @@ def test_another_setting_changes_nothing() -> None:
             assert conf.get() is before
 
 
+def test_secrets_are_not_told() -> None:
+    for given in ({"ENCRYPTION_KEYS": ["tell-nobody"]}, {"SECURITY_KEY_PASSWORD": ["tell-nobody"]}):
+        assert "must be" in told(given)
+        assert "tell-nobody" not in told(given)
+    with override_settings(DJANGO_TASKS={"SECURITY_KEY_PASSWORD": "tell-nobody"}):
+        assert "tell-nobody" not in repr(conf.get())
+
+
 def test_what_cannot_be_is_an_error_of_configuration_with_its_hint() -> None:
     with (
         override_settings(DJANGO_TASKS={"LEESE": 10}),
@@ -71,14 +79,14 @@ def test_what_cannot_be_is_an_error_of_configuration_with_its_hint() -> None:
         ([], "DJANGO_TASKS must be a dict, not list."),
         ({"lease": 5}, "DJANGO_TASKS has an unknown key 'lease'. Did you mean 'LEASE'?"),
         ({"MAX_RETRY": 5}, "DJANGO_TASKS has an unknown key 'MAX_RETRY'. Did you mean 'MAX_RETRIES'?"),
-        ({"ACCEPT": []}, "DJANGO_TASKS['ACCEPT'] must be a list of some of json, msgpack, yaml, pickle, not []."),
+        ({"ACCEPT": []}, "DJANGO_TASKS['ACCEPT'] must be a list of some of json, msgpack, yaml, pickle, auth, not []."),
         (
             {"ACCEPT": ["json", []]},
-            "DJANGO_TASKS['ACCEPT'] must be a list of some of json, msgpack, yaml, pickle, not ",
+            "DJANGO_TASKS['ACCEPT'] must be a list of some of json, msgpack, yaml, pickle, auth, not ",
         ),
         (
             {"ACCEPT": "json"},
-            "DJANGO_TASKS['ACCEPT'] must be a list of some of json, msgpack, yaml, pickle, not 'json'.",
+            "DJANGO_TASKS['ACCEPT'] must be a list of some of json, msgpack, yaml, pickle, auth, not 'json'.",
         ),
         ({"SERIALIZER": "yaml"}, "DJANGO_TASKS['SERIALIZER'] is 'yaml', which DJANGO_TASKS['ACCEPT'] does not name."),
         ({"SERIALIZER": []}, "DJANGO_TASKS['SERIALIZER'] must be 'json' or "),
@@ -91,6 +99,27 @@ def test_what_cannot_be_is_an_error_of_configuration_with_its_hint() -> None:
             "DJANGO_TASKS['ACCEPT'] names 'pickle', and DJANGO_TASKS['REQUIRE_SIGNATURE'] is not True.",
         ),
         ({"SIGNATURE_MAX_AGE": 7}, "DJANGO_TASKS['SIGNATURE_MAX_AGE'] must be a timedelta, or None for ever, not 7."),
+        (
+            {"ENCRYPTION_KEYS": ["tell-nobody"]},
+            "DJANGO_TASKS['ENCRYPTION_KEYS'] must be a list of keys, each 32 random bytes in URL-safe base64. Make one",
+        ),
+        ({"ENCRYPTION_KEYS": "A" * 43 + "="}, "DJANGO_TASKS['ENCRYPTION_KEYS'] must be a list of keys"),
+        ({"ENCRYPTION_KEYS": ["!" + "A" * 43 + "="]}, "DJANGO_TASKS['ENCRYPTION_KEYS'] must be a list of keys"),
+        (
+            {"ENCRYPT": True},
+            "DJANGO_TASKS['ENCRYPT'] is True, and there is no key in ['ENCRYPTION_KEYS']. Make one: python -c",
+        ),
+        ({"SECURITY_KEY_PASSWORD": 5}, "DJANGO_TASKS['SECURITY_KEY_PASSWORD'] must be text, bytes or None."),
+        ({"SECURITY_KEY": ""}, "DJANGO_TASKS['SECURITY_KEY'] must be a path, or None, not ''."),
+        ({"SECURITY_DIGEST": "md5"}, "DJANGO_TASKS['SECURITY_DIGEST'] must be 'sha256' or 'sha384' or 'sha512', not"),
+        (
+            {"ACCEPT": ["json", "application/data"]},
+            "DJANGO_TASKS['ACCEPT'] names 'auth', and there is no ['SECURITY_CERT_STORE']. Name the folder",
+        ),
+        (
+            {"ACCEPT": ["auth"], "SERIALIZER": "auth", "SECURITY_CERT_STORE": "/etc/tasks", "SECURITY_KEY": "key.pem"},
+            "DJANGO_TASKS['SERIALIZER'] is 'auth', which needs ['SECURITY_KEY'] and ['SECURITY_CERTIFICATE'].",
+        ),
         ({"COMPRESSION": ["zlib"]}, "DJANGO_TASKS['COMPRESSION'] must be None or 'zlib' or "),
         ({7: 5}, "DJANGO_TASKS has an unknown key 7. Known are: ACCEPT, ACKS_LATE, "),
         ({"LEASE": 0}, "DJANGO_TASKS['LEASE'] must be a number of seconds above 0, not 0."),

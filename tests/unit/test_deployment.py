@@ -67,6 +67,14 @@ def test_sound_settings_are_not_mentioned(configure: Configure) -> None:
     assert ids(settings_wrong()) == []
 
 
+def test_keys_with_which_nothing_is_encrypted_are_told(configure: Configure) -> None:
+    keys = ["A" * 43 + "="]
+    configure(**SHARED, ENCRYPTION_KEYS=keys)
+    assert ids(settings_wrong()) == ["W158"]
+    configure(**SHARED, ENCRYPTION_KEYS=keys, ENCRYPT=True)
+    assert ids(settings_wrong()) == []
+
+
 def test_messages_on_another_machine_are_to_be_signed(configure: Configure) -> None:
     brokers = {
         "default": {"BACKEND": "redis", "LOCATION": "redis://cache.example.org:6379/0"},

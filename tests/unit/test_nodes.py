@@ -135,7 +135,11 @@ def test_arguments_are_shown_without_what_goes_by_the_name_of_a_secret() -> None
     ("options", "error", "said"),
     [
         ({"cuontdown": 5}, TypeError, "no option 'cuontdown': Did you mean 'countdown'?"),
-        ({"link": 5, "zzz": 1}, TypeError, "no option 'link': Known are: compression, countdown, enqueue, eta, exc"),
+        (
+            {"link": 5, "zzz": 1},
+            TypeError,
+            "no option 'link': Known are: compression, countdown, encrypt, enqueue, eta, exc",
+        ),
         ({"countdown": 5, "eta": NEW_YEAR}, ValueError, "Give countdown or eta, not both."),
         ({"countdown": 1e12}, ValueError, "countdown=1000000000000.0 lies more than a thousand years ahead."),
         ({"countdown": float("inf")}, ValueError, "countdown=inf lies more than a thousand years ahead."),

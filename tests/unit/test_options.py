@@ -38,6 +38,7 @@ EVERYTHING: dict[str, Any] = {
     "enqueue": "transaction",
     "serializer": "msgpack",
     "compression": "zstd",
+    "encrypt": True,
     "api": True,
 }
 

@@ -73,6 +73,14 @@ def test_a_changed_field_is_refused(name: str) -> None:
         verify(replace(message, **{name: OTHERWISE[name]}))
 
 
+@pytest.mark.parametrize("headers", [{"reply_to": "theirs"}, {"reply_to": "", "new": 1}, {"tenant": None}])
+def test_where_a_result_goes_and_every_header_is_signed(headers: dict[str, Any]) -> None:
+    message = sign(replace(FULL, headers={**FULL.headers, "reply_to": "mine"}))
+    verify(from_wire(to_wire(message), message.queue))
+    with pytest.raises(SignatureError):
+        verify(replace(message, headers={**message.headers, **headers}))
+
+
 def test_every_flipped_byte_of_the_body_is_refused() -> None:
     message = sign(FULL)
     for place in range(len(message.body)):
