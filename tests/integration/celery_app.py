@@ -21,6 +21,16 @@ app.conf.update(
     worker_hijack_root_logger=False,
     task_default_queue=os.environ.get("INTEROP_QUEUE", "celery"),
 )
+if "INTEROP_KEYS" in os.environ:
+    folder = os.environ["INTEROP_KEYS"]
+    app.conf.update(
+        task_serializer="auth",
+        accept_content=["auth"],
+        security_key=f"{folder}/celery.key",
+        security_certificate=f"{folder}/celery.pem",
+        security_cert_store=f"{folder}/trusted/*.pem",
+    )
+    app.setup_security()
 
 
 def tell(request: Any, **more: Any) -> None:

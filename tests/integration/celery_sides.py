@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from django_tasks import send_task, task
+from django_tasks import send_task, states, task
 from django_tasks.connections import results
+from django_tasks.plan import Result
+from django_tasks.serializers import loads
 from tests.integration.stage import Meanwhile, build
 from tests.rabbit import Rabbit
 
@@ -56,6 +58,25 @@ def calls_theirs_and_reads(worker: CeleryWorker) -> None:
     with pytest.raises(ValueError, match="7 is odd"):
         bad.get(PATIENCE)
     assert "in half" in str(bad.traceback)
+
+
+def ended(task_id: str) -> Result:
+    """Run a worker of ours until a task has ended."""
+    found: dict[str, Result] = {}
+
+    def story() -> None:
+        found.update(results["default"].wait([task_id], PATIENCE))
+        ours.stop()
+
+    ours = build(queues=["ours"])
+    Meanwhile(ours, story)
+    return found[task_id]
+
+
+def value(result: Result) -> Any:
+    assert (result.state, result.failure) == (states.SUCCESS, None)
+    assert result.value is not None
+    return loads(result.value)
 
 
 class CeleryWorker:

@@ -19,11 +19,8 @@ from django.test import override_settings
 
 from django_tasks import Task, send_task, states, task
 from django_tasks.backends.amqp import AmqpBroker
-from django_tasks.connections import brokers, results
-from django_tasks.plan import Result
-from django_tasks.serializers import loads
-from tests.integration.celery_sides import CeleryWorker, calls_and_reads, calls_theirs_and_reads
-from tests.integration.stage import Meanwhile, build
+from django_tasks.connections import brokers
+from tests.integration.celery_sides import CeleryWorker, calls_and_reads, calls_theirs_and_reads, ended, value
 from tests.rabbit import Rabbit
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
@@ -164,25 +161,6 @@ def client(rabbit: Rabbit) -> Iterator[Celery]:
     with Celery("client", broker=rabbit.url, set_as_current=False) as app:
         app.conf.update(task_ignore_result=True, task_default_queue=rabbit.name("ours"))
         yield app
-
-
-def ended(task_id: str) -> Result:
-    """Run a worker of ours until a task has ended."""
-    found: dict[str, Result] = {}
-
-    def story() -> None:
-        found.update(results["default"].wait([task_id], PATIENCE))
-        ours.stop()
-
-    ours = build(queues=["ours"])
-    Meanwhile(ours, story)
-    return found[task_id]
-
-
-def value(result: Result) -> Any:
-    assert (result.state, result.failure) == (states.SUCCESS, None)
-    assert result.value is not None
-    return loads(result.value)
 
 
 def test_our_worker_runs_what_celery_sends_with_the_values_that_it_sent(client: Celery):
