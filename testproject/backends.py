@@ -1,9 +1,10 @@
-"""Where do messages wait, and where are results kept? The environment says.
+"""Where do messages wait, where are results kept, and must messages be signed? The environment says.
 
 TESTPROJECT_BROKER    database, unless it is redis or amqp
 TESTPROJECT_RESULTS   database or redis; unless that is said, Redis keeps the results of what waits there, and the
                       database all others
 TESTPROJECT_PREFIX    begins the names of keys in Redis and of queues in RabbitMQ, so that sites share a server
+TESTPROJECT_SIGNED    1 has workers refuse what is not signed
 DJANGO_TASKS_TEST_REDIS_URL, DJANGO_TASKS_TEST_AMQP_URL   where the servers are, if not on this machine
 """
 
@@ -19,9 +20,14 @@ VARIABLE, STORE_VARIABLE = "TESTPROJECT_BROKER", "TESTPROJECT_RESULTS"
 
 
 def from_environment() -> dict[str, Any]:
-    """Return the keys BROKERS and RESULTS of DJANGO_TASKS."""
+    """Return the keys BROKERS and RESULTS of DJANGO_TASKS, and what is to be said of signatures."""
     prefix = os.environ.get("TESTPROJECT_PREFIX", "testproject")
-    return backends(named(VARIABLE, BROKERS) or "database", prefix)
+    return backends(named(VARIABLE, BROKERS) or "database", prefix) | signatures()
+
+
+def signatures() -> dict[str, Any]:
+    """Return what DJANGO_TASKS is to say of signatures; nothing unless it is asked for."""
+    return {"REQUIRE_SIGNATURE": True} if os.environ.get("TESTPROJECT_SIGNED") == "1" else {}
 
 
 def named(variable: str, known: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from django_tasks.backends.base import Broker
 from django_tasks.connections import brokers, results
 from django_tasks.message import Delivery
 from django_tasks.models import QueuedMessage, TaskResult, WorkerNode
-from testproject.backends import backends, store_of
+from testproject.backends import backends, signatures, store_of
 from tests import redises
 from tests.acceptance import choice
 from tests.acceptance.ledger import Ledger
@@ -137,7 +137,7 @@ class Site:
         self.backends: dict[str, Any] = {}
         """BROKERS and RESULTS as this process sees them; for workers the test's database is the default one."""
         self.ledger = Ledger(folder / "ledger")
-        self.settings: dict[str, Any] = {"LEASE": 2.0, "HEARTBEAT": 0.5}
+        self.settings: dict[str, Any] = {"LEASE": 2.0, "HEARTBEAT": 0.5, **signatures()}
         self.environment: dict[str, str] = {}
         self.workers: list[WorkerProcess] = []
 

@@ -19,4 +19,7 @@ DATABASES["default"].update(json.loads(os.environ.get("DJANGO_TASKS_TEST_DATABAS
 INSTALLED_APPS = ["django.contrib.contenttypes", "django_tasks", "tests.app", "tests.acceptance"]
 MIDDLEWARE = []
 ROOT_URLCONF = "tests.acceptance.urls"
+# The key first, then those that it follows.
+if "DJANGO_TASKS_TEST_KEYS" in os.environ:
+    SECRET_KEY, *SECRET_KEY_FALLBACKS = json.loads(os.environ["DJANGO_TASKS_TEST_KEYS"])
 DJANGO_TASKS = json.loads(os.environ.get("DJANGO_TASKS_TEST_SETTINGS", "{}"))
