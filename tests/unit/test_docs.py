@@ -343,7 +343,7 @@ def test_settings_in_examples_exist(page: Path) -> None:
             continue
         tree = ast.parse(block.text)
         # A function that a setting names is one to the check, whatever it does.
-        known = {"timedelta": timedelta, "re": re}
+        known: dict[str, Any] = {"timedelta": timedelta, "re": re, "environ": {"TASKS_KEY": "A" * 43 + "="}}
         known |= {node.name: print for node in tree.body if isinstance(node, ast.FunctionDef)}
         for node in ast.walk(tree):
             if _assigns_settings(node):
