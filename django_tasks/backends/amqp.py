@@ -277,7 +277,8 @@ class AmqpBroker(Broker):
             twin = self._taken.get(message.id)
             if twin is not None and twin.receipt[0] == arrival.receipt[0]:
                 # It is running here: one that is leased is not queued a second time.
-                twins.append(arrival)
+                if not self._ends.receiver.absorb(twin.receipt, arrival.receipt):
+                    twins.append(arrival)
             elif left > 0:
                 early.append((arrival, left))
             elif not arrival.exact and self._ends.sender.delays:

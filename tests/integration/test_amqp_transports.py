@@ -159,28 +159,56 @@ def test_what_was_not_acknowledged_is_there_again_when_its_worker_has_gone(entry
     assert sorted(ids(take(broker))) == sorted(ids(held))
 
 
-@pytest.mark.parametrize("kind", ["redis", "sqs"])
-def test_what_a_killed_worker_held_comes_again_after_the_visibility_timeout(request: Any, kind: str):
+@pytest.fixture(params=["redis", "sqs"])
+def brief(request: Any) -> dict[str, Any]:
+    """Give settings of what hides a message for a second from those who did not fetch it."""
     own = f"test{os.getpid()}-{time.monotonic_ns()}-"
-    if kind == "sqs":
+    if request.param == "sqs":
         entry = amazon.entry(request.getfixturevalue("sqs_server").url, visibility_timeout=1)
     else:
-        # Whoever looks there puts back what others hold for a second.
+        # Whoever looks there puts back what others hold.
         transport = {"visibility_timeout": 1, "global_keyprefix": own}
         entry = {"LOCATION": REDIS_URL, "OPTIONS": {"TRANSPORT": transport}}
     entry["OPTIONS"]["PREFIX"] = own
+    return entry
+
+
+def take_again(broker: AmqpBroker) -> Any:
+    deadline = time.monotonic() + PATIENCE
+    while not (found := take(broker)):
+        assert time.monotonic() < deadline
+        broker.wait([QUEUE], 0.3, NEVER)
+    [again] = found
+    return again
+
+
+def test_what_a_killed_worker_held_comes_again_after_the_visibility_timeout(brief: dict[str, Any]):
     # Nothing is closed before the end: who is killed closes nothing.
-    killed, other = AmqpBroker("default", entry), AmqpBroker("default", entry)
+    killed, other = AmqpBroker("default", brief), AmqpBroker("default", brief)
     killed.publish(samples(1))
     [lost] = take(killed)
-    deadline = time.monotonic() + PATIENCE
-    while not (found := take(other)):
-        assert time.monotonic() < deadline
-        other.wait([QUEUE], 0.3, NEVER)
-    assert [(one.message.id, one.deliveries) for one in found] == [(lost.message.id, 2)]
-    assert other.ack(found) == found
+    found = take_again(other)
+    assert (found.message.id, found.deliveries) == (lost.message.id, 2)
+    assert other.ack([found]) == [found]
     other.close()
     killed.close()
+
+
+def test_what_comes_again_to_who_holds_it_runs_once_and_is_not_lost(brief: dict[str, Any]):
+    holder, other = AmqpBroker("default", brief), AmqpBroker("default", brief)
+    holder.publish(samples(2))
+    link: Any = holder._ends.receiver
+    held = take(holder)
+    deadline = time.monotonic() + PATIENCE
+    while link._number < 4:
+        assert take(holder) == []
+        assert time.monotonic() < deadline
+        holder.wait([QUEUE], 0.3, NEVER)
+    assert holder.ack(held[:1]) == held[:1]
+    # Had its worker died now, there would still be somebody to run it.
+    assert take_again(other).message.id == held[1].message.id
+    other.close()
+    holder.close()
 
 
 @pytest.mark.django_db(transaction=True)

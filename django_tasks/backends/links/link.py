@@ -122,6 +122,11 @@ class Receiver(ABC):
     def ack(self, receipts: Sequence[Receipt]) -> None:
         """Acknowledge messages that are held."""
 
+    def absorb(self, held: Receipt, again: Receipt) -> bool:
+        """Tell whether a message that is held has come again, because it was held for too long: then there is one of
+        it, which is held by what came last."""
+        return False
+
     @abstractmethod
     def requeue(self, receipts: Sequence[Receipt]) -> None:
         """Give messages that are held back to the server, which counts it as a loss."""

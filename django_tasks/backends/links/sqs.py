@@ -43,6 +43,8 @@ class SqsLink(EmulatedLink):
         self._errors = (*self._errors, ClientError)
         self._places: dict[int, str] = {}
         """From which queue each message came that is held."""
+        self._ids: dict[int, str] = {}
+        """What SQS itself calls each message; its handle is another one each time."""
         self._renewed: dict[int, float] = {}
         self._room: dict[str, int] = {}
         """Bytes that a message in each queue may have."""
@@ -89,11 +91,23 @@ class SqsLink(EmulatedLink):
     def _arrival(self, queue: str, message: Any) -> Arrival:
         arrival = super()._arrival(queue, message)
         self._places[arrival.receipt[1]] = self.layout.name(queue)
+        self._ids[arrival.receipt[1]] = message.delivery_info["sqs_message"]["MessageId"]
         return arrival
 
     def _losses(self, message: Any) -> tuple[int, bool]:
         told = message.delivery_info["sqs_message"].get("Attributes", {})
         return int(told.get("ApproximateReceiveCount", 1)) - 1, True
+
+    def absorb(self, held: Receipt, again: Receipt) -> bool:
+        old, new = held[1], again[1]
+        with self._using() as channel:
+            if old not in self._held or new not in self._held or self._ids[old] != self._ids[new]:
+                return False
+            channel.qos.ack(self._held[old])
+            self._held[old] = self._held.pop(new)
+            for known in (self._places, self._ids, self._renewed):
+                known.pop(new, None)
+            return True
 
     def ack(self, receipts: Sequence[Receipt]) -> None:
         with self._using() as channel:
@@ -177,8 +191,8 @@ class SqsLink(EmulatedLink):
     def _let_go(self, receipts: Iterable[Receipt]) -> list[Any]:
         mine = [one for one in receipts if one[0] == self._name]
         for _, number in mine:
-            self._places.pop(number, None)
-            self._renewed.pop(number, None)
+            for known in (self._places, self._ids, self._renewed):
+                known.pop(number, None)
         return super()._let_go(mine)
 
     def _settings(self) -> Mapping[str, Any]:
@@ -200,7 +214,7 @@ class SqsLink(EmulatedLink):
 
     def _forget(self) -> None:
         super()._forget()
-        for known in (self._places, self._renewed, self._room):
+        for known in (self._places, self._ids, self._renewed, self._room):
             known.clear()
 
 
