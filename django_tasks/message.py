@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 Clock = Callable[[], float]
 """Seconds since the epoch."""
@@ -25,6 +26,9 @@ ENQUEUE: tuple[Enqueue, ...] = get_args(Enqueue)
 
 _lock = threading.Lock()
 _last = 0
+_TAILS = struct.Struct("512Q")
+_tails: list[int] = []
+"""Random numbers for ids to come: the system is asked for many at once, since it takes longer than all the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,6 +85,32 @@ class Message:
         return told if isinstance(told, str) else ""
 
 
+FIELDS = tuple(field.name for field in fields(Message))
+_Draft: Any = make_dataclass("_Draft", FIELDS, slots=True)
+
+
+def message_of(values: Iterable[Any]) -> Message:
+    """Return a message with these values, one for each of FIELDS.
+
+    A frozen dataclass sets its fields one by one through object.__setattr__, which takes ten times as long as to fill
+    the same slots while they may still be changed.
+    """
+    draft = _Draft(*values)
+    draft.__class__ = Message
+    return cast(Message, draft)
+
+
+_BLANK: Mapping[str, Any] = dict.fromkeys(FIELDS) | {
+    field.name: field.default for field in fields(Message) if field.default is not MISSING
+}
+
+
+def message_with(known: Mapping[str, Any]) -> Message:
+    """Return a message with some of its fields given by name, `id`, `task` and `body` among them."""
+    values = {**_BLANK, "headers": {}, **known}
+    return message_of(values.values())
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Delivery:
     """A message leased to a worker, with the receipt that proves it."""
@@ -114,15 +144,24 @@ def new_id() -> str:
         # 48 bits of milliseconds and 12 of sub-millisecond counter, as RFC 9562 section 6.2 method 3 describes.
         _last = max(_last + 1, (time.time_ns() << 12) // 1_000_000)
         stamp = _last
-    tail = int.from_bytes(os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF
-    digits = f"{stamp >> 12:012x}7{stamp & 0xFFF:03x}{0x8000_0000_0000_0000 | tail:016x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+        if not _tails:
+            _tails.extend(_TAILS.unpack(os.urandom(_TAILS.size)))
+        tail = _tails.pop()
+    variant = 0x8000 | (tail >> 48 & 0x3FFF)
+    return f"{stamp >> 28:08x}-{stamp >> 12 & 0xFFFF:04x}-7{stamp & 0xFFF:03x}-{variant:04x}-{tail & _NODE:012x}"
+
+
+_NODE = 0xFFFF_FFFF_FFFF
 
 
 def _forked() -> None:
-    """Replace the lock in a forked process: a thread of its parent may have held it, and is not there to let it go."""
+    """Replace the lock in a forked process: a thread of its parent may have held it, and is not there to let it go.
+
+    The random numbers are left to the parent, or both would make ids with the same ones.
+    """
     global _lock
     _lock = threading.Lock()
+    _tails.clear()
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -13,11 +13,13 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _quoted
 from operator import attrgetter
 from typing import Any
 
 from django_tasks.exceptions import DecodeError, SerializationError
-from django_tasks.message import Message
+from django_tasks.message import Message, message_with
 
 MALFORMED = "application/x-malformed"
 """The content type of a message that could not be read; its body is what was found."""
@@ -76,6 +78,29 @@ def pack_rest(message: Message) -> Headers:
     return rest | _own(message.headers) if message.headers else rest
 
 
+def dump_rest(message: Message) -> str:
+    """Return `dump_headers(pack_rest(message))`; raises SerializationError.
+
+    Messages that are sent together differ in little but the texts of their arguments: all else is written once.
+    """
+    if message.headers or _one_offs(message) != _NOT_SAID:
+        return dump_headers(pack_rest(message))
+    args_repr, kwargs_repr, *others = _values(message)
+    texts = [
+        f'"{name}":{_quoted(text)}' for name, text in (("argsrepr", args_repr), ("kwargsrepr", kwargs_repr)) if text
+    ]
+    if rest := _rest_of(*others):
+        texts.append(rest)
+    return f"{{{','.join(texts)}}}"
+
+
+@lru_cache(maxsize=256, typed=True)  # True is as good a key as 1
+def _rest_of(*values: Any) -> str:
+    """Return the headers of a message that come after the texts of its arguments, without the braces."""
+    said = zip(_NAMES[2:], values, _DEFAULTS[2:], strict=True)
+    return dump_headers({name: value for name, value, default in said if value != default})[1:-1]
+
+
 def _own(headers: Mapping[str, Any]) -> Headers:
     """Return the caller's headers; refuse those that would be taken for the protocol's."""
     for name in headers:
@@ -89,7 +114,7 @@ def unpack_rest(rest: object, known: Headers) -> Message:
     if not isinstance(rest, dict):
         raise DecodeError(f"the headers are {type(rest).__name__}, not an object")
     if not rest:
-        return Message(**known)
+        return message_with(known)
     own: Headers = {}
     for name, value in rest.items():
         field = _FIELDS.get(name)
@@ -104,7 +129,9 @@ def unpack_rest(rest: object, known: Headers) -> Message:
                 known[attribute] = read(value)
             except _MISFITS as error:
                 raise DecodeError(f"the header {name!r} has something else than what belongs there: {error}") from error
-    return Message(**known, headers=own) if own else Message(**known)
+    if own:
+        known["headers"] = own
+    return message_with(known)
 
 
 def malformed(task_id: str, task: str, queue: str, raw: bytes) -> Message:
@@ -222,7 +249,11 @@ _FIELDS: Mapping[str, tuple[str, Read]] = {
     "routing_key": ("routing_key", _text),
 }
 
+_NAMES = tuple(_FIELDS)
 _values = attrgetter(*(attribute for attribute, _ in _FIELDS.values()))
+_one_offs = attrgetter("signature", "eta", "expires", "time_limit", "soft_time_limit", "group_id")
+"""What hardly two messages have alike, or what is not written as it is."""
+_NOT_SAID = (None,) * 6
 _DEFAULTS = tuple(
     {field.name: field.default for field in fields(Message)}[attribute] for attribute, _ in _FIELDS.values()
 )

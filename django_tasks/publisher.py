@@ -33,7 +33,7 @@ def publish(plan: Plan, *, as_it_is: bool = False) -> None:
     What has no signature is signed if the settings say so, unless it goes out `as_it_is`: it came from a broker, and
     nobody here has made it.
     """
-    ready = plan.messages if as_it_is else [signed(message) for message in plan.messages]
+    ready = plan.messages if as_it_is or not conf.get().signs else [signed(message) for message in plan.messages]
     for (alias, how), messages in _shares(ready).items():
         if how == "transaction":
             _send(brokers[alias], messages, outboxes[alias])
@@ -45,7 +45,13 @@ def publish(plan: Plan, *, as_it_is: bool = False) -> None:
 
 def _shares(messages: Sequence[Message]) -> dict[tuple[str, Enqueue], list[Message]]:
     shares: dict[tuple[str, Enqueue], list[Message]] = {}
+    shares_of: dict[str, list[Message]] = {}
+    """Of queues, for messages that say nothing else of their way."""
     for message in messages:
+        is_usual = message.enqueue is None and message.exchange is None and message.eta is None
+        if is_usual and message.queue in shares_of:
+            shares_of[message.queue].append(message)
+            continue
         broker = brokers[broker_for(message.queue)]
         if message.exchange is not None and not (broker.features.exchanges or broker.eager):
             raise ConfigurationError(
@@ -53,7 +59,10 @@ def _shares(messages: Sequence[Message]) -> dict[tuple[str, Enqueue], list[Messa
                 f"which keeps the queue {message.queue!r}, has no exchanges. Use one with the BACKEND 'amqp'."
             )
         sent = message if message.enqueue is None else replace(message, enqueue=None)
-        shares.setdefault((broker.alias, _how(message, broker)), []).append(sent)
+        share = shares.setdefault((broker.alias, _how(message, broker)), [])
+        share.append(sent)
+        if is_usual:
+            shares_of[message.queue] = share
     return shares
 
 

@@ -72,6 +72,11 @@ def place_for(
     return Place(queue, said.get("priority"), checked_queue(exchange, "an exchange"), _checked_key(key or ""))
 
 
+def is_fixed(routes: Any) -> bool:
+    """Tell whether ROUTES give each task one route, whatever its arguments and options."""
+    return all(isinstance(step, Mapping) for step in conf.in_order(routes))
+
+
 def _route(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Any, task: Any) -> Mapping[str, Any]:
     for step in conf.in_order(conf.get().routes):
         if isinstance(step, Mapping):

@@ -53,7 +53,7 @@ def written(args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, com
     Raises SerializationError, and ConfigurationError for what no worker with these settings would read.
     """
     settings = conf.get()
-    form = _sendable(name or settings.serializer)
+    form = sendable(name or settings.serializer)
     body, way = encode_body(args, kwargs, {}, form), compression or settings.compression
     if form.wraps:
         body = certified(body, JSON)
@@ -73,7 +73,8 @@ def rewritten(before: Message, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return after if inside is before else conceal(after)
 
 
-def _sendable(name: str) -> Serializer:
+def sendable(name: str) -> Serializer:
+    """Return the serializer of that name; raises ConfigurationError when no worker would read what it writes."""
     form = SERIALIZERS[name]
     if not _accepted(form):
         raise ConfigurationError(

@@ -25,7 +25,7 @@ from django_tasks.database_fitness import examine, found_wrong
 from django_tasks.diagnosis import Diagnosis
 from django_tasks.exceptions import BrokerFull, BrokerUnavailable, ConfigurationError, DecodeError, PublishError
 from django_tasks.message import Clock, Delivery, Message
-from django_tasks.protocol import dump_headers, load_headers, malformed, pack_rest, unpack_rest
+from django_tasks.protocol import dump_rest, load_headers, malformed, unpack_rest
 from django_tasks.transactions import explain, is_full, retrying
 
 T = TypeVar("T")
@@ -315,7 +315,7 @@ def _entry(message: Message) -> Entry:
         message.queue,
         -message.priority,
         message.task,
-        dump_headers(pack_rest(message)),
+        dump_rest(message),
         message.body,
         delay,
         message.eta if delay is None else None,

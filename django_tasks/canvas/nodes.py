@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import Any, cast
 
 from django.apps import apps
@@ -17,9 +14,9 @@ from django_tasks import conf
 from django_tasks.connections import results
 from django_tasks.context import Request, current_request
 from django_tasks.encryption import conceal
-from django_tasks.exceptions import NotRegistered
-from django_tasks.message import NAME_LENGTH, Message, new_id, valid_id
+from django_tasks.message import Message, new_id, valid_id
 from django_tasks.options import CALL_OPTIONS, CallOptions, TaskOptions, check_call
+from django_tasks.outline import checked_name, origin, outline_of
 from django_tasks.plan import Plan
 from django_tasks.publisher import publish
 from django_tasks.registry import tasks
@@ -72,6 +69,9 @@ def seal(signature: Signature, *, replies: bool = True) -> Message:
     It says where its result is to go if the store wants to know; not so without `replies`.
     """
     options = signature.options
+    if not options and (outline := outline_of(signature.task)) is not None:
+        message = outline.filled(signature.args, signature.kwargs, current_request())
+        return _addressed(message) if replies else message
     unknown = options.keys() - CALL_OPTIONS
     if unknown:
         raise TypeError(
@@ -93,7 +93,7 @@ def seal(signature: Signature, *, replies: bool = True) -> Message:
     message = Message(
         **body.fields(),
         id=_id(options.get("task_id")),
-        task=_name(signature.task),
+        task=checked_name(signature.task),
         queue=place.queue,
         exchange=place.exchange,
         routing_key=place.routing_key,
@@ -112,7 +112,7 @@ def seal(signature: Signature, *, replies: bool = True) -> Message:
         shadow=options.get("shadow"),
         args_repr=args_repr,
         kwargs_repr=kwargs_repr,
-        origin=_origin(os.getpid()),
+        origin=origin(),
         enqueue=_first(options.get("enqueue"), declared.enqueue),
         headers=_headers(options.get("headers")),
     )
@@ -183,12 +183,6 @@ def _id(given: str | None) -> str:
     return given
 
 
-def _name(name: str) -> str:
-    if not name or len(name) > NAME_LENGTH or not name.isprintable():
-        raise NotRegistered(name[:80], f"A task's name has 1 to {NAME_LENGTH} printable characters.")
-    return name
-
-
 def _headers(given: Mapping[str, Any] | None) -> Mapping[str, Any]:
     for key in given or ():
         if not isinstance(key, str):
@@ -233,8 +227,3 @@ def aware(what: str, moment: datetime) -> datetime:
         return (timezone.make_aware(moment) if timezone.is_naive(moment) else moment).astimezone(UTC)
     except OverflowError as error:
         raise ValueError(f"{what}={moment!r} cannot be told in UTC; stay a day within the years 1 and 9999.") from error
-
-
-@cache
-def _origin(pid: int) -> str:
-    return f"gen{pid}@{socket.gethostname()}"

@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import Any
 
 from django_tasks.failure import Failure
-from django_tasks.message import Delivery, Message
+from django_tasks.message import FIELDS, Delivery, Message, message_of
 from django_tasks.plan import NOTHING, Outcome, Plan, Requeue
 
 Row = tuple[Any, ...]
@@ -27,12 +27,9 @@ _DEPTH = 50
 _RECEIPTS = (tuple, str, int, bytes, type(None))
 _KEPT = "kept by the pool"
 
-_NAMES = tuple(field.name for field in fields(Message))
 _TIMES = tuple(index for index, field in enumerate(fields(Message)) if "datetime" in str(field.type))
-_HEADERS = _NAMES.index("headers")
-_message_row = attrgetter(*_NAMES)
-# A frozen dataclass sets its fields one by one through object.__setattr__: filling the slots costs a third of that.
-_message_slots = tuple(getattr(Message, name).__set__ for name in _NAMES)
+_HEADERS = FIELDS.index("headers")
+_message_row = attrgetter(*FIELDS)
 
 _from_state: Any = datetime
 # The base's own methods: a subclass may have overridden its conversion.
@@ -46,6 +43,7 @@ _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 _OUTCOME = tuple(field.name for field in fields(Outcome))
 _FAILURE, _PLAN, _REQUEUE = map(_OUTCOME.index, ("failure", "plan", "requeue"))
 _outcome_row = attrgetter(*_OUTCOME)
+# A frozen dataclass sets its fields one by one through object.__setattr__: filling the slots costs a third of that.
 _outcome_slots = tuple(getattr(Outcome, name).__set__ for name in _OUTCOME)
 _failure_row = attrgetter(*(field.name for field in fields(Failure)))
 
@@ -149,10 +147,7 @@ def _message_from(row: list[Any]) -> Message:
         time = row[index]
         if time is not None:
             row[index] = _from_state(time, UTC) if type(time) is bytes else datetime.fromisoformat(time)
-    message = Message.__new__(Message)
-    for fill, value in zip(_message_slots, row, strict=True):
-        fill(message, value)
-    return message
+    return message_of(row)
 
 
 def _plain(value: Any, depth: int) -> Any:

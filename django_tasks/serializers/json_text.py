@@ -65,6 +65,7 @@ _PLAIN = json.JSONDecoder()
 _TAGGED = json.JSONDecoder(object_hook=from_object)
 
 _SCALARS = frozenset({str, bool, float, type(None)})
+_CONTAINERS = frozenset({list, dict})
 
 
 def _plain_text(value: object, limits: Limits) -> str | None:
@@ -86,7 +87,7 @@ def _count_plain(items: Iterable[Any], depth: int, nodes: int) -> int:
     for item in items:
         nodes -= 1
         kind = type(item)
-        if kind in _SCALARS:
+        if kind in _SCALARS or (kind in _CONTAINERS and not item and depth > 0):
             continue
         if kind is int:
             if not -PLAIN_INT < item < PLAIN_INT:
