@@ -7,10 +7,9 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
-from zoneinfo import ZoneInfo
 
 from django.db import DEFAULT_DB_ALIAS, Error, connections
 from django.db.backends.utils import CursorWrapper
@@ -19,10 +18,9 @@ from django_tasks.database_fitness import examine
 from django_tasks.diagnosis import Diagnosis
 from django_tasks.exceptions import ConfigurationError, StoreUnavailable
 from django_tasks.message import Clock
-from django_tasks.models import TaskResult
 from django_tasks.plan import Result
 from django_tasks.results.base import ResultStore
-from django_tasks.results.rows import COLUMNS, KEPT_OTHERS, KEPT_TEXTS, TIMES, from_row, history_line, to_row
+from django_tasks.results.rows import KEPT_OTHERS, KEPT_TEXTS, Row, from_row, history_line, to_row
 from django_tasks.results.tables import TABLES
 from django_tasks.transactions import explain, retrying
 
@@ -76,23 +74,14 @@ class DatabaseStore(ResultStore):
         self._run(write, atomic=len(rows) > (1 if self._vendor == "sqlite" else ROWS))
 
     def get(self, ids: Sequence[str]) -> dict[str, Result]:
-        rows: dict[str, Sequence[Any]] = {}
-        for chunk in _chunks(list(dict.fromkeys(ids))):
-            rows |= {row[0]: row for row in self._run(partial(self._read, chunk))}
+        return self._found(list(dict.fromkeys(ids)), ended=False)
+
+    def _found(self, ids: Sequence[str], *, ended: bool) -> dict[str, Result]:
+        # Not by way of a model: a router may send its reads elsewhere, and to make the query takes longer than to ask.
+        rows: dict[str, Row] = {}
+        for chunk in _chunks(ids):
+            rows |= {row[0]: row for row in self._run(partial(self._table.read, chunk, ended=ended))}
         return {task_id: from_row(rows[task_id]) for task_id in ids if task_id in rows}
-
-    def _read(self, ids: Sequence[str], _: CursorWrapper) -> list[Sequence[Any]]:
-        # Past any router, to where the results were written.
-        found = TaskResult.objects.using(self.using).filter(task_id__in=ids).values_list(*READ)
-        return [(*row[: TIMES.start], *map(self._moment, row[TIMES]), *row[TIMES.stop :]) for row in found]
-
-    def _moment(self, value: datetime | None) -> datetime | None:
-        """Return a time that Django read with its zone, whatever the project's settings say of zones."""
-        if value is None:
-            return None
-        if self._vendor != "postgresql":
-            return value.replace(tzinfo=UTC)
-        return value.replace(tzinfo=ZoneInfo(connections[self.using].timezone_name)) if value.tzinfo is None else value
 
     def wait(self, ids: Sequence[str], timeout: float | None) -> dict[str, Result]:
         """Look again and again, less often as time goes by; on SQLite, as soon as anybody has written to the file."""
@@ -101,8 +90,8 @@ class DatabaseStore(ResultStore):
         began = time.monotonic()
         while unique:
             version = self._version()
-            if ended := self._ended(unique):
-                return self.get(ended)
+            if ended := self._found(unique, ended=True):
+                return ended
             left = deadline - time.monotonic()
             if left <= 0:
                 break
@@ -113,10 +102,6 @@ class DatabaseStore(ResultStore):
             else:
                 self._rest(version, deadline)
         return {}
-
-    def _ended(self, ids: Sequence[str]) -> list[str]:
-        """Return those of the ids whose tasks are in a final state."""
-        return [task_id for chunk in _chunks(ids) for task_id in self._run(partial(self._table.ended, chunk))]
 
     def _version(self) -> int | None:
         """Return the version of an SQLite file, which changes when another connection commits."""
@@ -150,9 +135,6 @@ class DatabaseStore(ResultStore):
             return retrying(self.using, attempt, atomic=atomic)
         except (Error, ValueError) as error:
             raise StoreUnavailable(explain(self.using, error)) from error
-
-
-READ = [name for name in COLUMNS if name != "history"]
 
 
 def _vendor(alias: str, using: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
+from zoneinfo import ZoneInfo
 
 from django.db import connections
 from django.db.backends.utils import CursorWrapper
@@ -29,18 +30,22 @@ class Table(ABC):
     tail: ClassVar[str] = "right({}, {})"
 
     def __init__(self, using: str) -> None:
+        self.using = using
         quote = connections[using].ops.quote_name
         options = TaskResult._meta
         self.names = {field.name: quote(str(field.column)) for field in options.concrete_fields}
         self.names["table"] = quote(options.db_table)
         self._upsert = self.sql(self.upsert)
         self._expire = self.sql(self.expire)
+        self._read = self.sql(_READ)
+        self._ended = self.sql(_ENDED)
 
     def sql(self, template: str) -> str:
         """Return a statement with the names of table and columns filled in."""
         return template.format(
             **self.names,
             columns=", ".join(self.names[column] for column in COLUMNS),
+            read=", ".join(self.names[column] for column in COLUMNS if column != "history"),
             arrays=", ".join(f"%s::{kind}[]" for kind in COLUMNS.values()),
             marks=", ".join(["%s"] * len(COLUMNS)),
             updates=", ".join(f"{self.names[column]} = {self.later(column)}" for column in UPDATED),
@@ -56,18 +61,20 @@ class Table(ABC):
         cursor.execute(self._expire, [before, limit])
         return int(cursor.rowcount)
 
-    def ended(self, ids: Sequence[str], cursor: CursorWrapper) -> list[str]:
-        """Return those of the ids whose tasks are in a final state."""
-        cursor.execute(self._listing(_ENDED, len(ids)), ids)
-        return [task_id for (task_id,) in cursor.fetchall()]
+    def read(self, ids: Sequence[str], cursor: CursorWrapper, *, ended: bool = False) -> list[Row]:
+        """Return the rows of tasks without their histories; with `ended`, of those that are in a final state."""
+        cursor.execute(_listing(self._ended if ended else self._read, ids), ids)
+        moment = self.moment
+        return [(*row[: TIMES.start], *map(moment, row[TIMES]), *row[TIMES.stop :]) for row in cursor.fetchall()]
 
     def delete(self, ids: Sequence[str], cursor: CursorWrapper) -> int:
         """Delete rows; return how many there were."""
-        cursor.execute(self._listing(_DELETE, len(ids)), ids)
+        cursor.execute(_listing(self.sql(_DELETE), ids), ids)
         return int(cursor.rowcount)
 
-    def _listing(self, template: str, number: int) -> str:
-        return self.sql(template).replace("<ids>", ", ".join(["%s"] * number))
+    def moment(self, value: Any) -> datetime | None:
+        """Return a time, as the driver gave it, with its zone, whatever the project's settings say of zones."""
+        return None if value is None else value.replace(tzinfo=UTC)
 
     def later(self, column: str) -> str:
         """Say what a column holds after a later result."""
@@ -101,6 +108,11 @@ class PostgreSQLTable(Table):
         columns = zip(COLUMNS.values(), zip(*rows, strict=True), strict=True)
         cursor.execute(self._upsert, [_ARRAYS[kind](values) for kind, values in columns])
 
+    def moment(self, value: Any) -> datetime | None:
+        if value is None or value.tzinfo is not None:
+            return cast("datetime | None", value)
+        return cast(datetime, value.replace(tzinfo=ZoneInfo(connections[self.using].timezone_name)))
+
 
 class SQLiteTable(Table):
     upsert = """
@@ -124,6 +136,9 @@ class SQLiteTable(Table):
     def prune(self, cursor: CursorWrapper, before: datetime, limit: int) -> int:
         cursor.execute(self._expire, [str(_zoneless(before)), limit])
         return int(cursor.rowcount)
+
+    def moment(self, value: Any) -> datetime | None:
+        return None if value is None else datetime.fromisoformat(value).replace(tzinfo=UTC)
 
 
 class MySQLTable(Table):
@@ -150,7 +165,9 @@ class MySQLTable(Table):
 TABLES: Mapping[str, type[Table]] = {"mysql": MySQLTable, "postgresql": PostgreSQLTable, "sqlite": SQLiteTable}
 """By Django's name of the vendor."""
 
-_ENDED = "SELECT {task_id} FROM {table} WHERE {task_id} IN (<ids>) AND {state} IN {final}"
+_READ = "SELECT {read} FROM {table} WHERE {task_id} IN (<ids>)"
+
+_ENDED = _READ + " AND {state} IN {final}"
 
 _DELETE = "DELETE FROM {table} WHERE {task_id} IN (<ids>)"
 
@@ -163,6 +180,10 @@ _ARRAYS: Mapping[str, Callable[[tuple[Any, ...]], str]] = {
 
 UPDATED = (*(column for column in COLUMNS if column not in ("task_id", "state")), "state")
 """MySQL assigns from left to right, and each assignment asks for the state, so that comes last."""
+
+
+def _listing(statement: str, ids: Sequence[str]) -> str:
+    return statement.replace("<ids>", ", ".join(["%s"] * len(ids)))
 
 
 def _utc(row: Row) -> list[datetime | None]:
