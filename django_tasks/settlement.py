@@ -65,10 +65,22 @@ class Settlement:
 
     def _settle_together(self, batch: Sequence[Done], using: str) -> list[Done]:
         try:
-            return retrying(using, lambda: self._decide(batch))
+            finished = self._finish(batch)
+            return retrying(using, lambda: self._decide(batch)) if finished is None else finished
         except (InterfaceError, InternalError, OperationalError) as error:
             # Not the batch is at fault but the server, which is gone, read-only or full: it may take the same later.
             raise StoreUnavailable(explain(using, error)) from error
+
+    def _finish(self, batch: Sequence[Done]) -> list[Done] | None:
+        """Do all of it in one statement, where there is such a one and nothing but results is to be written."""
+        if len({delivery.message.id for delivery, _ in batch}) < len(batch) or not all(map(_is_plain, batch)):
+            return None
+        saved = [result_of(*pair, self.worker) for pair in batch if pair[1].keep]
+        finished = self.broker.finish([delivery for delivery, _ in batch], self.store, saved)
+        if finished is None:
+            return None
+        held = set(map(id, finished))
+        return [pair for pair in batch if id(pair[0]) in held]
 
     def _decide(self, batch: Sequence[Done]) -> list[Done]:
         held = self._release(batch)
@@ -154,6 +166,13 @@ def result_of(delivery: Delivery, outcome: Outcome, worker: str) -> Result:
         message=message if _kept(outcome) else None,
         reply_to=message.reply_to,
     )
+
+
+def _is_plain(pair: Done) -> bool:
+    """Tell whether a task is over, and nothing follows."""
+    delivery, outcome = pair
+    goes_on = outcome.interim or outcome.requeue is not None or bool(outcome.plan)
+    return not goes_on and not outcome.settled and delivery.receipt is not ACKED
 
 
 def _kept(outcome: Outcome) -> bool:

@@ -14,6 +14,8 @@ from django.core.checks import CheckMessage
 
 from django_tasks.diagnosis import Diagnosis
 from django_tasks.message import Clock, Delivery, Enqueue, Message
+from django_tasks.plan import Result
+from django_tasks.results.base import ResultStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,13 @@ class Broker(ABC):
     @abstractmethod
     def ack(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Remove messages that are done; return those whose lease was still held."""
+
+    def finish(
+        self, deliveries: Sequence[Delivery], store: ResultStore, results: Sequence[Result]
+    ) -> list[Delivery] | None:
+        """Acknowledge deliveries, no two of one id, and save the results of those whose lease was still held, in one
+        statement; return those. None where that takes more than one: then nothing was done."""
+        return None
 
     @abstractmethod
     def nack(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, spent: bool = False) -> list[Delivery]:

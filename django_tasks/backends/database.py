@@ -25,7 +25,9 @@ from django_tasks.database_fitness import examine, found_wrong
 from django_tasks.diagnosis import Diagnosis
 from django_tasks.exceptions import BrokerFull, BrokerUnavailable, ConfigurationError, DecodeError, PublishError
 from django_tasks.message import Clock, Delivery, Message
+from django_tasks.plan import Result
 from django_tasks.protocol import dump_rest, load_headers, malformed, unpack_rest
+from django_tasks.results.base import ResultStore
 from django_tasks.transactions import explain, is_full, retrying
 
 T = TypeVar("T")
@@ -132,6 +134,14 @@ class DatabaseBroker(Broker):
 
     def ack(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         return self._change(deliveries, self._dialect.remove)
+
+    def finish(
+        self, deliveries: Sequence[Delivery], store: ResultStore, results: Sequence[Result]
+    ) -> list[Delivery] | None:
+        saving = store.saving(results, self._dialect.gone) if self._dialect.gone else None
+        if saving is None:
+            return None
+        return self._change(deliveries, partial(self._dialect.finish, saving=saving))
 
     def nack(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, spent: bool = False) -> list[Delivery]:
         put_back = partial(self._dialect.put_back, delay=_bounded(delay), spent=spent, notify=self.notify)

@@ -51,6 +51,14 @@ class StoreFeatures:
     """Every process sees what is saved; without that the one alone which `reply_to` stands for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """A part of a statement that saves results, and its parameters."""
+
+    sql: str
+    params: Sequence[Any]
+
+
 class ResultStore(ABC):
     """Keeps what is known of tasks, in batches.
 
@@ -85,6 +93,11 @@ class ResultStore(ABC):
         is not taken for its size; others of the batch may have been written.
         A later state that leaves out `created_at`, `started_at`, `args_repr` or `kwargs_repr` keeps what was known.
         """
+
+    def saving(self, results: Sequence[Result], among: str) -> Saving | None:
+        """Return what saves results, no two of one id, whose ids `among` selects: a broker that keeps its messages in
+        the same database makes it a part of its own statement. None where `save` is to be called."""
+        return None
 
     @abstractmethod
     def get(self, ids: Sequence[str]) -> dict[str, Result]:

@@ -19,7 +19,7 @@ from django_tasks.diagnosis import Diagnosis
 from django_tasks.exceptions import ConfigurationError, StoreUnavailable
 from django_tasks.message import Clock
 from django_tasks.plan import Result
-from django_tasks.results.base import ResultStore
+from django_tasks.results.base import ResultStore, Saving
 from django_tasks.results.rows import KEPT_OTHERS, KEPT_TEXTS, Row, from_row, history_line, to_row
 from django_tasks.results.tables import TABLES
 from django_tasks.transactions import explain, retrying
@@ -61,8 +61,7 @@ class DatabaseStore(ResultStore):
 
         Saving them twice is saving them once.
         """
-        merged = _merged(results)
-        rows = [to_row(*merged[task_id]) for task_id in sorted(merged)]
+        rows = _rows(results)
         if not rows:
             return
 
@@ -72,6 +71,9 @@ class DatabaseStore(ResultStore):
 
         # SQLite takes a statement for each row, others one for all.
         self._run(write, atomic=len(rows) > (1 if self._vendor == "sqlite" else ROWS))
+
+    def saving(self, results: Sequence[Result], among: str) -> Saving | None:
+        return self._table.saving(_rows(results), among) if 0 < len(results) <= ROWS else None
 
     def get(self, ids: Sequence[str]) -> dict[str, Result]:
         return self._found(list(dict.fromkeys(ids)), ended=False)
@@ -148,6 +150,12 @@ def _vendor(alias: str, using: str) -> str:
             "one in PostgreSQL, MySQL, MariaDB or SQLite, or use another store."
         )
     return vendor
+
+
+def _rows(results: Sequence[Result]) -> list[Row]:
+    """Return results as rows, one for each id, in the order of their ids."""
+    merged = _merged(results)
+    return [to_row(*merged[task_id]) for task_id in sorted(merged)]
 
 
 def _merged(results: Sequence[Result]) -> dict[str, tuple[Result, str]]:

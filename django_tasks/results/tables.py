@@ -13,6 +13,7 @@ from django.db.backends.utils import CursorWrapper
 
 from django_tasks import states
 from django_tasks.models import TaskResult
+from django_tasks.results.base import Saving
 from django_tasks.results.rows import COLUMNS, HISTORY, KEPT_OTHERS, KEPT_TEXTS, TIMES, Row
 from django_tasks.schema import number_array, text_array, time_array
 
@@ -56,6 +57,10 @@ class Table(ABC):
     def write(self, cursor: CursorWrapper, rows: Sequence[Row]) -> None:
         """Insert rows, no two of one id; where there is one that is not final, it becomes what came later."""
 
+    def saving(self, rows: Sequence[Row], among: str) -> Saving | None:
+        """Return `write` as a part of another statement, for rows whose ids `among` selects, if there is such a way."""
+        return None
+
     def prune(self, cursor: CursorWrapper, before: datetime, limit: int) -> int:
         """Delete rows that ended before a time; return how many."""
         cursor.execute(self._expire, [before, limit])
@@ -95,7 +100,7 @@ class PostgreSQLTable(Table):
     """Sends one array a column: the statement is the same for any number of rows, and the driver has little to do."""
 
     upsert = """
-        INSERT INTO {table} AS old ({columns}) SELECT * FROM unnest({arrays})
+        INSERT INTO {table} AS old ({columns}) SELECT * FROM unnest({arrays}) AS new ({columns}) WHERE <wanted>
         ON CONFLICT ({task_id}) DO UPDATE SET {updates} WHERE old.{state} NOT IN {final}
     """
     expire = """
@@ -105,8 +110,11 @@ class PostgreSQLTable(Table):
     """
 
     def write(self, cursor: CursorWrapper, rows: Sequence[Row]) -> None:
-        columns = zip(COLUMNS.values(), zip(*rows, strict=True), strict=True)
-        cursor.execute(self._upsert, [_ARRAYS[kind](values) for kind, values in columns])
+        cursor.execute(self._upsert.replace("<wanted>", "TRUE"), _arrays(rows))
+
+    def saving(self, rows: Sequence[Row], among: str) -> Saving:
+        wanted = f"new.{self.names['task_id']} IN ({among})"
+        return Saving(self._upsert.replace("<wanted>", wanted), _arrays(rows))
 
     def moment(self, value: Any) -> datetime | None:
         if value is None or value.tzinfo is not None:
@@ -136,9 +144,6 @@ class SQLiteTable(Table):
     def prune(self, cursor: CursorWrapper, before: datetime, limit: int) -> int:
         cursor.execute(self._expire, [str(_zoneless(before)), limit])
         return int(cursor.rowcount)
-
-    def moment(self, value: Any) -> datetime | None:
-        return None if value is None else datetime.fromisoformat(value).replace(tzinfo=UTC)
 
 
 class MySQLTable(Table):
@@ -180,6 +185,11 @@ _ARRAYS: Mapping[str, Callable[[tuple[Any, ...]], str]] = {
 
 UPDATED = (*(column for column in COLUMNS if column not in ("task_id", "state")), "state")
 """MySQL assigns from left to right, and each assignment asks for the state, so that comes last."""
+
+
+def _arrays(rows: Sequence[Row]) -> list[str]:
+    columns = zip(COLUMNS.values(), zip(*rows, strict=True), strict=True)
+    return [_ARRAYS[kind](values) for kind, values in columns]
 
 
 def _listing(statement: str, ids: Sequence[str]) -> str:

@@ -79,7 +79,7 @@ def test_how_many_statements_a_call_costs(alias: str, store: DatabaseStore):
     assert cost(lambda: store.save(results[:1])) == 1
     assert cost(lambda: store.save(results)) == block
     assert cost(lambda: store.get(ids)) == 1
-    assert cost(lambda: store.wait(ids, None)) == (3 if alias == "default" else 2)
+    assert cost(lambda: store.wait(ids, None)) == (2 if alias == "default" else 1)
     assert cost(lambda: store.forget(ids)) == 1
     assert cost(lambda: store.expire(NOW)) == 3
     assert cost(lambda: store.save([])) == cost(lambda: store.get([])) == cost(lambda: store.forget([])) == 0

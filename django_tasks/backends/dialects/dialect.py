@@ -12,6 +12,7 @@ from django.db import connections
 from django.db.backends.utils import CursorWrapper
 
 from django_tasks.models import QueuedMessage
+from django_tasks.results.base import Saving
 
 Entry = tuple[str, str, int, str, str, bytes, float | None, datetime | None, datetime | None]
 """A row to insert: task id, queue, rank, task, headers, body, seconds of delay, eta, time of publication."""
@@ -67,6 +68,9 @@ class Dialect(ABC):
     words: ClassVar[Mapping[str, str]]
     """How the vendor says `now`, `is_ready`, `not_ready`, `until` (seconds until visible_at) and `created`."""
 
+    gone: ClassVar[str] = ""
+    """What selects, in the statement of `finish`, the ids of the tasks that were held; empty where there is none."""
+
     def __init__(self, using: str) -> None:
         self.using = using
         self._names = self._quoted()
@@ -104,6 +108,10 @@ class Dialect(ABC):
     @abstractmethod
     def remove(self, cursor: CursorWrapper, receipts: Sequence[Receipt]) -> set[Receipt]:
         """Delete rows; return the receipts that held, as all below do."""
+
+    def finish(self, cursor: CursorWrapper, receipts: Sequence[Receipt], saving: Saving) -> set[Receipt]:
+        """Delete rows, and save results among those of their tasks."""
+        raise NotImplementedError
 
     @abstractmethod
     def put_back(

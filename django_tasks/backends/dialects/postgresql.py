@@ -10,6 +10,7 @@ from typing import Any
 from django.db.backends.utils import CursorWrapper
 
 from django_tasks.backends.dialects.dialect import Dialect, Due, Entry, Lease, Receipt, Row
+from django_tasks.results.base import Saving
 from django_tasks.schema import bytes_array, number_array, text_array, time_array
 
 CHANNEL = "django_tasks"
@@ -31,11 +32,16 @@ class PostgreSQLDialect(Dialect):
         "created": "extract(epoch FROM {created_at})::float8",
     }
 
+    gone = "SELECT task_id FROM gone"
+
     def rows(self, found: Sequence[Any]) -> list[Row]:
         moment = datetime.fromtimestamp
         return [(*values[:7], bytes(values[7]), moment(values[8], UTC)) for values in found]
 
     def insert(self, cursor: CursorWrapper, broker: str, entries: Sequence[Entry], *, notify: bool) -> None:
+        if len(entries) == 1 and entries[0][6] is None and entries[0][7] is None:
+            self._insert_one(cursor, broker, entries[0], notify=notify)
+            return
         ids, queues, ranks, tasks, headers, bodies, delays, etas, created = zip(*entries, strict=True)
         arrays = [
             text_array(ids),
@@ -50,6 +56,14 @@ class PostgreSQLDialect(Dialect):
         ]
         cursor.execute(self.sql(_INSERT), [*arrays, broker, CHANNEL, notify])
 
+    def _insert_one(self, cursor: CursorWrapper, broker: str, entry: Entry, *, notify: bool) -> None:
+        task_id, queue, rank, task, headers, body, _, _, created_at = entry
+        arguments: list[Any] = [task_id, broker, queue, rank, task, headers, body, created_at]
+        if notify:
+            cursor.execute(self.sql(_INSERT_ONE + _NOTIFY), [*arguments, CHANNEL])
+        else:
+            cursor.execute(self.sql(_INSERT_ONE), arguments)
+
     def claim(self, cursor: CursorWrapper, broker: str, queues: Sequence[str], limit: int, lease: Lease) -> list[Row]:
         arguments: list[Any] = [value for queue in queues for value in (broker, queue, limit)]
         arguments += [lease.token, lease.consumer, lease.seconds]
@@ -63,6 +77,10 @@ class PostgreSQLDialect(Dialect):
 
     def remove(self, cursor: CursorWrapper, receipts: Sequence[Receipt]) -> set[Receipt]:
         cursor.execute(self.sql(_HELD + _REMOVE), _arrays(receipts))
+        return set(cursor.fetchall())
+
+    def finish(self, cursor: CursorWrapper, receipts: Sequence[Receipt], saving: Saving) -> set[Receipt]:
+        cursor.execute(self.sql(_HELD + _FINISH).replace("<saving>", saving.sql), [*_arrays(receipts), *saving.params])
         return set(cursor.fetchall())
 
     def put_back(
@@ -121,6 +139,16 @@ _INSERT = """
     SELECT pg_notify(%s, name) FROM (SELECT DISTINCT {queue} AS name FROM added) AS names WHERE %s
 """
 
+# What is sent by itself and at once: the server has read and planned this in a third of the time.
+_INSERT_ONE = """
+    INSERT INTO {table} ({task_id}, {broker}, {queue}, {rank}, {ready}, {visible_at}, {leased_by}, {deliveries},
+                         {task}, {headers}, {body}, {created_at})
+    VALUES (%s, %s, %s, %s, TRUE, {now}, '', 0, %s, %s, %s, coalesce(%s, {now}))
+    ON CONFLICT ({task_id}) DO NOTHING
+"""
+
+_NOTIFY = "RETURNING pg_notify(%s, {queue})"
+
 _PICK = """
     pick<n> AS (
         SELECT {id} AS id FROM {table} WHERE {is_ready} AND {broker} = %s AND {queue} = %s
@@ -164,6 +192,14 @@ _HELD = """
 
 _REMOVE = """
     DELETE FROM {table} WHERE {id} = ANY (ARRAY(SELECT id FROM held)) RETURNING {id}, {lease_token}
+"""
+
+_FINISH = """
+    , gone AS (
+        DELETE FROM {table} WHERE {id} = ANY (ARRAY(SELECT id FROM held))
+        RETURNING {id} AS id, {lease_token} AS token, {task_id} AS task_id
+    ), kept AS (<saving>)
+    SELECT id, token FROM gone
 """
 
 _PUT_BACK = """
