@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import pickle
 import re
 import subprocess
 import sys
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_tasks.message import ID_LENGTH, Delivery, Message, new_id, valid_id
+from django_tasks.message import FIELDS, ID_LENGTH, Delivery, Message, message_of, message_with, new_id, valid_id
+from tests.unit.messages import BARE, FULL
 
 SHAPE = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
@@ -64,6 +68,20 @@ def test_threads_never_make_the_same_id_and_each_sees_its_own_in_order() -> None
         batches = list(executor.map(lambda _: [new_id() for _ in range(2_000)], range(16)))
     assert len({made for batch in batches for made in batch}) == 32_000
     assert all(batch == sorted(batch) for batch in batches)
+
+
+def test_the_system_is_asked_for_random_numbers_once_for_hundreds_of_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    random = os.urandom
+
+    def counted(size: int) -> bytes:
+        asked.append(size)
+        return random(size)
+
+    monkeypatch.setattr(os, "urandom", counted)
+    made = [new_id() for _ in range(5_000)]
+    assert len(asked) <= 10
+    assert len({each[19:] for each in made}) == 5_000
 
 
 FORKS = """
@@ -159,3 +177,32 @@ def test_messages_do_not_share_their_headers() -> None:
 def test_attempts_are_counted_over_all_messages_of_an_id(before: int, deliveries: int, attempt: int) -> None:
     sent = Message(id="1", task="t", body=b"", attempts=before)
     assert Delivery(sent, receipt=object(), deliveries=deliveries).attempt == attempt
+
+
+def said(message: Message) -> list[object]:
+    return [getattr(message, name) for name in FIELDS]
+
+
+@pytest.mark.parametrize("whole", [BARE, FULL], ids=["bare", "full"])
+def test_a_message_made_of_values_is_like_any_other(whole: Message) -> None:
+    made = message_of(said(whole))
+    assert type(made) is Message
+    assert said(made) == said(copy.copy(made)) == said(pickle.loads(pickle.dumps(made))) == said(whole)
+    assert said(replace(made, queue="other")) == said(replace(whole, queue="other"))
+    with pytest.raises(FrozenInstanceError):
+        made.queue = "other"  # type: ignore[misc]
+    assert not hasattr(made, "__dict__")
+
+
+def test_values_that_are_too_few_or_too_many_make_no_message() -> None:
+    for values in (said(BARE)[1:], [*said(BARE), None]):
+        with pytest.raises(TypeError):
+            message_of(values)
+
+
+def test_what_is_not_said_is_at_its_default() -> None:
+    made = message_with({"id": "id-1", "task": "shop.tasks.add", "body": BARE.body})
+    assert said(made) == said(BARE)
+    assert message_with({"id": "1", "task": "t", "body": b""}).headers is not made.headers
+    with pytest.raises(TypeError):
+        message_with({"id": "1", "task": "t", "body": b"", "colour": "blue"})

@@ -20,6 +20,7 @@ from django_tasks.protocol import (
     RESERVED,
     dump_headers,
     dump_message,
+    dump_rest,
     load_headers,
     load_message,
     malformed,
@@ -45,6 +46,35 @@ def test_what_is_at_its_default_is_not_written():
     assert pack(BARE) == {"id": "id-1", "task": "shop.tasks.add", "queue": "default"}
     assert pack_rest(BARE) == {}
     assert dump_headers({}) == "{}"
+
+
+VARIANTS = [
+    {},
+    {"args_repr": "(1, 'zwei')"},
+    {"kwargs_repr": "{\"ö\\n\": '\\ud800'}"},
+    {"args_repr": "()", "kwargs_repr": "{}", "origin": "gen1@here"},
+    {"retries": 1},
+    {"retries": True},
+    {"ignore_result": True, "root_id": "r", "parent_id": "p", "shadow": ""},
+    {"eta": datetime(2030, 1, 1, tzinfo=UTC)},
+    {"expires": datetime(2030, 1, 1, tzinfo=UTC), "time_limit": 0},
+    {"signature": "1:2:3"},
+    {"group_id": "g", "group_index": 0},
+    {"headers": {"tenant": "blue"}, "args_repr": "()"},
+]
+
+
+@pytest.mark.parametrize("said", VARIANTS, ids="-".join)
+def test_headers_are_written_alike_whichever_way(said: dict[str, Any]):
+    for message in (BARE, replace(BARE, **said), replace(BARE, **said, task="other"), FULL):
+        assert dump_rest(message) == dump_headers(pack_rest(message))
+
+
+def test_headers_that_cannot_be_sent_are_told_whichever_way():
+    with pytest.raises(SerializationError, match="headers"):
+        dump_rest(replace(BARE, headers={"queue": "the protocol's own"}))
+    with pytest.raises(SerializationError, match="headers"):
+        dump_rest(replace(BARE, headers={"tenant": object()}))
 
 
 def test_names_are_those_of_celery():
