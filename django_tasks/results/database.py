@@ -31,8 +31,9 @@ OPTIONS = ("EXPIRES", "USING")
 ROWS = 500
 """How many results, or ids, one statement names."""
 
-FIRST_POLL, LONGEST_POLL = 0.001, 0.25
-"""Seconds between two looks at a result that is waited for, at first and after a while."""
+FIRST_POLL, LONGEST_POLL = 0.0005, 0.25
+"""Seconds between two looks at a result that is waited for, at first and after a while. The first is about as long as
+a look takes: a task that nobody is before is done after a few."""
 
 TICK = 0.005
 """Seconds between two looks at the version of an SQLite file."""
