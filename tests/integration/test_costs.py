@@ -145,6 +145,17 @@ def test_settling_is_one_transaction_and_costs_the_same_for_one_and_for_five_hun
     assert not QueuedMessage.objects.using(alias).exists()
 
 
+def test_a_call_that_waits_for_its_result_sends_it_and_looks_once_for_what_has_ended(alias: str):
+    handles: list[Any] = []
+    sent = trips(alias, lambda: handles.append(note.delay(7)))
+    assert verbs(sent) == ["INSERT"]
+    settlement().settle(ran(fetched(1)))
+    looks = trips(alias, lambda: handles.append(handles[0].get(30)))
+    # On SQLite it asks before each look whether anybody has written to the file.
+    assert verbs(looks) == (["PRAGMA", "SELECT"] if alias == "default" else ["SELECT"])
+    assert handles[1] == 7
+
+
 def test_retrying_adds_the_statement_that_sends_again(alias: str):
     bulk(retry_twice.s() for _ in range(110))
     sent = {"default": "INSERT", "postgres": "WITH", "mariadb": "INSERT"}[alias]
