@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from django_tasks.canvas.nodes import Signature
+from django_tasks.canvas.compositions import chain, chord, group
+from django_tasks.canvas.mapped import chunks, xmap, xstarmap
+from django_tasks.canvas.signature import Signature, signature
 from django_tasks.context import allow_join_result, current_request
 from django_tasks.control.client import revoke
 from django_tasks.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
+from django_tasks.group_result import GroupResult, ResultSet, result_from_tuple
 from django_tasks.result import AsyncResult
+from django_tasks.stock import accumulate
 from django_tasks.task import Task, abulk, bulk, current_task, send_task, shared_task, task
 from django_tasks.version import VERSION
 
@@ -14,19 +18,30 @@ __version__ = VERSION
 
 __all__ = [
     "AsyncResult",
+    "GroupResult",
     "Ignore",
     "Reject",
+    "ResultSet",
     "Retry",
     "Signature",
     "SoftTimeLimitExceeded",
     "Task",
     "abulk",
+    "accumulate",
     "allow_join_result",
     "bulk",
+    "chain",
+    "chord",
+    "chunks",
     "current_request",
     "current_task",
+    "group",
+    "result_from_tuple",
     "revoke",
     "send_task",
     "shared_task",
+    "signature",
     "task",
+    "xmap",
+    "xstarmap",
 ]

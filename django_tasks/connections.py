@@ -16,6 +16,7 @@ from django_tasks.backends.base import Broker
 from django_tasks.exceptions import ConfigurationError
 from django_tasks.results import STORES
 from django_tasks.results.base import ResultStore
+from django_tasks.results.groups import Groups
 
 T = TypeVar("T", Broker, ResultStore)
 
@@ -134,6 +135,17 @@ def keepers_of(alias: str) -> list[Broker]:
 def home() -> str:
     """Return the alias of the database that keeps what is neither message nor result: workers, crashes, revocations."""
     return brokers["default"].database or results["default"].database or DEFAULT_DB_ALIAS
+
+
+GROUP_ROWS = "django_tasks.results.group_rows.GroupRows"
+
+
+def groups_of(alias: str = "default") -> Groups:
+    """Return where groups are recorded whose members' results one store keeps: there, or else in the database."""
+    own = results[alias].groups
+    # It holds database models, which cannot be imported before Django's apps are ready.
+    made: Groups = import_string(GROUP_ROWS)(home()) if own is None else own
+    return made
 
 
 def _rebuild(*, setting: str, **_: Any) -> None:

@@ -27,6 +27,8 @@ class Request:
     message: Message
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    embed: Mapping[str, Any] = field(default_factory=dict)
+    """What follows the task, as its message tells it."""
     hostname: str = ""
     """The name of the worker."""
     deliveries: int = 1
@@ -72,6 +74,21 @@ class Request:
     @property
     def group_index(self) -> int | None:
         return self.message.group_index
+
+    @property
+    def callbacks(self) -> list[Any]:
+        """What is sent when the task has ended well; each as the dictionary of a signature."""
+        return self.embed.get("callbacks") or []
+
+    @property
+    def errbacks(self) -> list[Any]:
+        """What is sent when the task has failed for good."""
+        return self.embed.get("errbacks") or []
+
+    @property
+    def chain(self) -> list[Any]:
+        """The steps that follow, the last one first."""
+        return self.embed.get("chain") or []
 
     @property
     def correlation_id(self) -> str | None:

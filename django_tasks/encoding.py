@@ -296,6 +296,15 @@ def _label(cls: type) -> str:
     return f"{module}:{qualname}"
 
 
+def _own_form(walk: _Walk, value: Any) -> Any:
+    """Encode what says itself how it looks as plain values, as signatures do."""
+    try:
+        form = value.__json__()
+    except Exception as error:  # the code of a foreign class ran
+        raise _Refused(f"its __json__ failed: {type(error).__name__}: {error}") from error
+    return walk.node(form)
+
+
 def _lazy_text(_walk: _Walk, value: object) -> Any:
     try:
         return str(value)
@@ -388,6 +397,8 @@ def _of_subclass(kind: type) -> Encoder | None:
         if issubclass(kind, plain):
             # With a view of its own on its content it is not clear what the content is.
             return _ENCODERS[plain] if attribute(kind, content) is attribute(plain, content) else None
+    if attribute(kind, "__json__") is not None:
+        return _own_form
     names = {qualified_name(each) for each in ancestors(kind)}
     is_text = attribute(kind, "encode") is not None
     return _lazy_text if is_text and ("django.utils.functional", "Promise") in names else None

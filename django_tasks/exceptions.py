@@ -23,6 +23,7 @@ DjangoTasksError
 │   ├── TaskRejected
 │   ├── TimeLimitExceeded
 │   ├── WorkerLostError          its worker process died
+│   ├── ChordError               a member of the group that it waited for has failed
 │   └── RemoteError              its exception has a class that is not known here
 └── SoftTimeLimitExceeded        raised inside the task: time to clean up and leave
 
@@ -151,6 +152,10 @@ class TaskExpired(TaskRevoked):
 
 class TimeLimitExceeded(TaskError):
     """The task ran longer than its hard time limit and was ended."""
+
+
+class ChordError(TaskError):
+    """A member of the group that a task waited for has failed; its `__cause__` tells how."""
 
 
 class WorkerLostError(TaskError):

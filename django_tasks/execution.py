@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -13,10 +13,15 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, transaction
 
 from django_tasks import conf, databases, signals, states
-from django_tasks.canvas.nodes import next_attempt
+from django_tasks.canvas.abandonment import aftermath, ended
+from django_tasks.canvas.arguments import arguments
+from django_tasks.canvas.calls import next_attempt
+from django_tasks.canvas.continuations import proceed
 from django_tasks.connections import brokers, results
 from django_tasks.context import Request, answering
 from django_tasks.exceptions import (
+    ChordError,
+    ConfigurationError,
     DecodeError,
     Ignore,
     LeaseLost,
@@ -25,6 +30,8 @@ from django_tasks.exceptions import (
     ResultNotSerializable,
     Retry,
     SerializationError,
+    SignatureError,
+    StoreUnavailable,
     TaskExpired,
     TaskRejected,
     TaskRevoked,
@@ -40,7 +47,7 @@ from django_tasks.pools.base import PoolOptions
 from django_tasks.registry import tasks
 from django_tasks.routing import broker_for
 from django_tasks.sealing import kept, unsealed
-from django_tasks.settlement import ACKED, Settlement
+from django_tasks.settlement import ACKED, NO_VALUE, Settlement
 from django_tasks.task import Task
 from django_tasks.unknown import held
 
@@ -67,6 +74,8 @@ class Site:
     """How limits reach the function, where this pool has a way."""
     eager: bool = False
     """The task runs inside its caller: the caller's database connections are left alone."""
+    store: str = "default"
+    """The alias of the store that keeps the results here."""
     clock: Clock = time.time
 
 
@@ -91,20 +100,24 @@ def execute(delivery: Delivery, site: Site) -> Outcome:
     """Run one attempt and say what came of it; whatever the task does, this returns."""
     message = delivery.message
     try:
-        task, args, kwargs = _open(message)
+        task, args, kwargs, embed = _open(message, site)
     except NotRegistered as error:
         outcome = None if site.eager else held(delivery, error, site.clock())
         if outcome is None:
             return refused(delivery, error)
         return expired(delivery) if _is_over(message, site) else outcome
-    except DecodeError as error:
+    except (DecodeError, ChordError) as error:
         return refused(delivery, error)
+    except StoreUnavailable as error:
+        _log.warning("What a task begins with cannot be read now; it waits", extra={"error": str(error)})
+        return Outcome(states.PENDING, requeue=Requeue(delay=1.0), keep=False)
     if _is_over(message, site):
         return expired(delivery)
     request = Request(
         message=message,
         args=args,
         kwargs=kwargs,
+        embed=embed,
         hostname=site.worker,
         deliveries=delivery.deliveries,
         way=(delivery.exchange, delivery.routing_key),
@@ -123,10 +136,10 @@ def _is_over(message: Message, site: Site) -> bool:
     return message.expires is not None and message.expires.timestamp() <= site.clock()
 
 
-def _open(message: Message) -> tuple[AnyTask, tuple[Any, ...], dict[str, Any]]:
+def _open(message: Message, site: Site) -> tuple[AnyTask, tuple[Any, ...], dict[str, Any], Mapping[str, Any]]:
     task = tasks[message.task]
-    args, kwargs, _embed = unsealed(message)
-    return task, args, kwargs
+    args, kwargs, embed = unsealed(message)
+    return task, arguments(args, embed, site.store) if embed else args, kwargs, embed
 
 
 def _run(attempt: Attempt) -> Outcome:
@@ -135,9 +148,9 @@ def _run(attempt: Attempt) -> Outcome:
         _begin(attempt)
         if attempt.task.options.atomic:
             return _run_atomic(attempt)
-        return _returned(attempt, _call(attempt))
+        return _followed(attempt, _returned(attempt, _call(attempt)))
     except BaseException as error:  # noqa: BLE001  # a task may raise anything, and none of it may end the worker
-        return _caught(attempt, error)
+        return _followed(attempt, _caught(attempt, error))
 
 
 def _caught(attempt: Attempt, error: BaseException) -> Outcome:
@@ -174,7 +187,7 @@ def _run_atomic(attempt: Attempt) -> Outcome:
     declared = attempt.task.options.atomic
     using = DEFAULT_DB_ALIAS if declared is True else str(declared)
     with transaction.atomic(using=using):
-        outcome = _returned(attempt, _call(attempt))
+        outcome = _followed(attempt, _returned(attempt, _call(attempt)))
         if outcome.state != states.SUCCESS:
             # What it did would be done again by the next attempt, or be half of what it was to do.
             transaction.set_rollback(True, using=using)
@@ -199,15 +212,38 @@ def _returned(attempt: Attempt, value: Any) -> Outcome:
     attempt.value = value
     if attempt.request.directive is not None:
         return _raised(attempt, attempt.request.directive)
-    if attempt.ignored:
+    if attempt.ignored and attempt.delivery.message.group_id is None:
         return Outcome(states.SUCCESS, keep=False)
     try:
-        return Outcome(states.SUCCESS, value=kept(value, "result", attempt.request.message))
+        # Whoever waits for the whole group asks for the values of its members, kept or not.
+        sealed = kept(value, "result", attempt.request.message)
+        return Outcome(states.SUCCESS, value=sealed, keep=not attempt.ignored)
     except SerializationError as error:
         if inspect.iscoroutine(value):
             value.close()
         attempt.error = ResultNotSerializable(error.path, error.reason)
         return _failure(attempt, attempt.error)
+
+
+def _followed(attempt: Attempt, outcome: Outcome) -> Outcome:
+    """Return an outcome with what follows it."""
+    if outcome.state not in states.FINAL or outcome.opened or not outcome.counts:
+        return outcome
+    embed, message = attempt.request.embed, attempt.delivery.message
+    if not embed:
+        return outcome if outcome.state == states.SUCCESS else replace(outcome, opened=True)
+    replies = not attempt.site.eager
+    if outcome.state == states.SUCCESS:
+        try:
+            plan = proceed(attempt.request, attempt.value)
+        except (DecodeError, SerializationError, NotRegistered, ConfigurationError, TypeError, ValueError) as error:
+            _log.exception("What follows a task cannot be sent", extra={"task_id": message.id})
+            plan = ended(attempt.request.chain[::-1], capture(error), message)
+    elif outcome.state == states.IGNORED:
+        plan = ended(attempt.request.chain[::-1], NO_VALUE, message)
+    else:
+        plan = aftermath(message, embed, outcome.failure or NO_VALUE, replies=replies)
+    return replace(outcome, plan=outcome.plan + plan, opened=True)
 
 
 def _raised(attempt: Attempt, error: BaseException) -> Outcome:  # noqa: PLR0911  # a case each
@@ -317,9 +353,10 @@ def limits(delivery: Delivery, options: PoolOptions) -> tuple[float | None, floa
     return message.time_limit or hard, message.soft_time_limit or soft
 
 
-def refused(delivery: Delivery, error: NotRegistered | DecodeError) -> Outcome:
+def refused(delivery: Delivery, error: NotRegistered | DecodeError | ChordError) -> Outcome:
     """Say that a message cannot be run here at all."""
-    return Outcome(states.FAILURE, failure=capture(error))
+    # One that is not what was sent must neither go on with what it says, nor end anything for a group.
+    return Outcome(states.FAILURE, failure=capture(error), counts=not isinstance(error, SignatureError))
 
 
 def expired(delivery: Delivery) -> Outcome:

@@ -154,6 +154,28 @@ def new_id() -> str:
 _NODE = 0xFFFF_FFFF_FFFF
 
 
+_DIGITS = 6
+"""Hexadecimal digits of a member's number at the end of its id."""
+
+
+def new_group_id() -> str:
+    """Return a fresh id for a group, which ends in zeros: its members have the same with their number there."""
+    return new_id()[:-_DIGITS] + "0" * _DIGITS
+
+
+def member_id(group_id: str, index: int) -> str:
+    """Return the id of a group's member by its number, counted from 0: a fresh one where the group's id is not one of
+    `new_group_id`, or leaves no room for the number."""
+    if not is_group_id(group_id) or index + 1 >= 16**_DIGITS:
+        return new_id()
+    return f"{group_id[:-_DIGITS]}{index + 1:0{_DIGITS}x}"
+
+
+def is_group_id(value: str) -> bool:
+    """Tell whether the ids of a group's members can be told from its own."""
+    return len(value) == 36 and value.endswith("0" * _DIGITS)
+
+
 def _forked() -> None:
     """Replace the lock in a forked process: a thread of its parent may have held it, and is not there to let it go.
 

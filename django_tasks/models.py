@@ -106,6 +106,57 @@ class TaskResult(models.Model):
         return f"{self.task}[{self.task_id}] {self.state}"
 
 
+class TaskGroup(models.Model):
+    """Tasks that run side by side, how many of them have ended, and what follows when all have."""
+
+    group_id = NameField(_("group id"), max_length=ID_LENGTH, primary_key=True)
+    size = models.IntegerField(_("size"))
+    done = models.IntegerField(_("done"), default=0)
+    # The messages and groups that are to be sent then, encoded.
+    then = LongTextField(_("what follows"), blank=True, default="")
+    # Where the group itself is a member of another one.
+    outer_id = NameField(_("outer group id"), max_length=ID_LENGTH, null=True)
+    outer_index = models.IntegerField(_("number in the outer group"), null=True)
+    # The first member that failed.
+    failed_id = NameField(_("failed task id"), max_length=ID_LENGTH, null=True)
+    failed_index = models.IntegerField(_("number of the failed member"), null=True)
+    error = LongTextField(_("error"), blank=True, default="")
+    # What GroupResult.save wrote.
+    saved = LongTextField(_("saved"), null=True)
+    root_id = NameField(_("root id"), max_length=ID_LENGTH, null=True)
+    parent_id = NameField(_("parent id"), max_length=ID_LENGTH, null=True)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now)
+    ended_at = models.DateTimeField(_("ended at"), null=True)
+
+    class Meta:
+        verbose_name = _("group")
+        verbose_name_plural = _("groups")
+        indexes = [models.Index(fields=["ended_at"], name="django_tasks_group_ended")]
+
+    def __str__(self) -> str:
+        return self.group_id
+
+
+class GroupPart(models.Model):
+    """How one member of a group ended."""
+
+    id = models.BigAutoField(_("number"), primary_key=True)
+    group_id = NameField(_("group id"), max_length=ID_LENGTH)
+    index = models.IntegerField(_("number in the group"))
+    task_id = NameField(_("task id"), max_length=ID_LENGTH)
+    # What it returned, encoded.
+    value = LongTextField(_("value"), null=True)
+    error = LongTextField(_("error"), blank=True, default="")
+
+    class Meta:
+        verbose_name = _("member of a group")
+        verbose_name_plural = _("members of groups")
+        constraints = [models.UniqueConstraint(fields=["group_id", "index"], name="django_tasks_part_place")]
+
+    def __str__(self) -> str:
+        return f"{self.group_id}/{self.index}"
+
+
 class WorkerNode(models.Model):
     """A worker process that runs, or ran; it says so itself, every few seconds."""
 

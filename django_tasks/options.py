@@ -78,6 +78,8 @@ class CallOptions(TypedDict, total=False):
     serializer: str | None
     compression: str | None
     encrypt: bool | None
+    link: Any
+    link_error: Any
     retries: int
     root_id: str | None
     parent_id: str | None

@@ -10,9 +10,8 @@ from functools import cache
 from typing import Any
 
 from django_tasks import conf
-from django_tasks.context import Request
 from django_tasks.exceptions import NotRegistered
-from django_tasks.message import FIELDS, NAME_LENGTH, Message, message_of, new_id
+from django_tasks.message import FIELDS, NAME_LENGTH, Message, message_of
 from django_tasks.options import PLAIN
 from django_tasks.redaction import looks_secret
 from django_tasks.registry import tasks
@@ -37,16 +36,17 @@ class Outline:
     """Tells which arguments are secrets; None if none is."""
     values: tuple[Any, ...]
 
-    def filled(self, args: tuple[Any, ...], kwargs: dict[str, Any], parent: Request | None) -> Message:
+    def filled(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], task_id: str, root_id: str | None, parent_id: str | None
+    ) -> Message:
         """Return the message of a call; raises SerializationError."""
         values = list(self.values)
         values[_BODY] = encode_body(args, kwargs, {}, self.form)
-        values[_ID] = new_id()
+        values[_ID] = task_id
         values[_ARGS], values[_KWARGS] = redacted_call(self.named, args, kwargs)
         values[_ORIGIN] = origin()
         values[_HEADERS] = {}
-        if parent is not None:
-            values[_ROOT], values[_PARENT] = parent.root_id, parent.id
+        values[_ROOT], values[_PARENT] = root_id, parent_id
         return message_of(values)
 
 
@@ -91,7 +91,7 @@ def _drawn(settings: conf.Settings, task: Any) -> Outline:
         ignore_result=declared.ignore_result,
         enqueue=declared.enqueue,
     )
-    named = task.signature if any(map(looks_secret, task.signature.parameters)) else None
+    named = task.parameters if any(map(looks_secret, task.parameters.parameters)) else None
     return Outline(settings, task, form, named, tuple(getattr(outlined, name) for name in FIELDS))
 
 

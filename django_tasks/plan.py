@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,21 +10,71 @@ from django_tasks import states
 from django_tasks.failure import Failure
 from django_tasks.message import Message
 
+Place = tuple[str, int]
+"""A group's id, and the number of one of its members, counted from 0."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What must be written for work to start or go on."""
 
     messages: tuple[Message, ...] = ()
+    groups: tuple[Group, ...] = ()
+    """To be opened before any message is sent."""
+    results: tuple[Result, ...] = ()
+    """Of tasks that will never run, since what they waited for has failed."""
+    parts: tuple[Part, ...] = ()
+    """Of groups whose members will never run."""
 
     def __add__(self, other: Plan) -> Plan:
-        return Plan(self.messages + other.messages)
+        return joined((self, other))
 
     def __bool__(self) -> bool:
-        return bool(self.messages)
+        return bool(self.messages or self.groups or self.results or self.parts)
+
+
+def joined(plans: Iterable[Plan]) -> Plan:
+    """Return one plan for several."""
+    every = [plan for plan in plans if plan]
+    if len(every) == 1:
+        return every[0]
+    return Plan(
+        messages=tuple(message for plan in every for message in plan.messages),
+        groups=tuple(group for plan in every for group in plan.groups),
+        results=tuple(result for plan in every for result in plan.results),
+        parts=tuple(part for plan in every for part in plan.parts),
+    )
 
 
 NOTHING = Plan()
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Tasks that run side by side, and what is to happen when all of them have ended well."""
+
+    id: str
+    size: int
+    then: Plan = NOTHING
+    place: Place | None = None
+    """Where this group itself is a member: the list of its values is that member's value."""
+    failure: Failure | None = None
+    """Why none of its members will run."""
+    root_id: str | None = None
+    parent_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How one member of a group ended."""
+
+    place: Place
+    task_id: str
+    """The task whose end this is: for a chain the last one, or the one that failed."""
+    value: bytes | None = None
+    """Encoded."""
+    failure: Failure | None = None
+    """None if it ended well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +103,10 @@ class Outcome:
     started: float | None = None
     """Seconds since the epoch; None when the task's function was never entered."""
     ended: float | None = None
+    opened: bool = False
+    """Whether the body was opened, so that `plan` says all that follows a failure too."""
+    counts: bool = True
+    """Whether anything follows at all: not so for a copy, for a forgery, and where another call takes over."""
     settled: bool = False
     """Whether the task has written all of this down itself, in its own transaction."""
 

@@ -11,8 +11,8 @@ import json
 import math
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import fields
-from datetime import UTC, datetime
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
 from operator import attrgetter
@@ -20,6 +20,7 @@ from typing import Any
 
 from django_tasks.exceptions import DecodeError, SerializationError
 from django_tasks.message import Message, message_with
+from django_tasks.plan import NOTHING, Group, Plan
 
 MALFORMED = "application/x-malformed"
 """The content type of a message that could not be read; its body is what was found."""
@@ -171,6 +172,70 @@ def load_message(text: str) -> Message:
         return unpack(kept["headers"], b64decode(kept["body"], validate=True))
     except (TypeError, KeyError, ValueError) as error:
         raise error if isinstance(error, DecodeError) else DecodeError(f"no message was kept here: {error}") from error
+
+
+def dump_plan(plan: Plan) -> str:
+    """Return the messages and groups of a plan as one text in pure ASCII, to be kept until its time has come; raises
+    SerializationError."""
+    return dump_headers(_plan_form(plan)) if plan else ""
+
+
+def _plan_form(plan: Plan) -> Headers:
+    return {"messages": list(map(_message_form, plan.messages)), "groups": list(map(_group_form, plan.groups))}
+
+
+def _message_form(message: Message) -> Headers:
+    form: Headers = {"headers": pack(message), "body": b64encode(message.body).decode("ascii")}
+    if message.countdown is not None:
+        # It counts from when the message is sent, which is yet to come.
+        form["countdown"] = message.countdown
+    if message.enqueue is not None:
+        form["enqueue"] = message.enqueue
+    return form
+
+
+def _group_form(group: Group) -> Headers:
+    return {
+        "id": group.id,
+        "size": group.size,
+        "then": _plan_form(group.then),
+        "place": group.place,
+        "root_id": group.root_id,
+        "parent_id": group.parent_id,
+    }
+
+
+def load_plan(text: str) -> Plan:
+    """Return the plan that `dump_plan` wrote; raises DecodeError."""
+    try:
+        return _plan_from(load_headers(text)) if text else NOTHING
+    except (TypeError, KeyError, ValueError) as error:
+        raise error if isinstance(error, DecodeError) else DecodeError(f"no plan was kept here: {error}") from error
+
+
+def _plan_from(form: Headers) -> Plan:
+    return Plan(tuple(map(_message_from, form["messages"])), tuple(map(_group_from, form["groups"])))
+
+
+def _message_from(form: Headers) -> Message:
+    message = unpack(form["headers"], b64decode(form["body"], validate=True))
+    countdown = form.get("countdown")
+    if countdown is None and "enqueue" not in form:
+        return message
+    eta = message.eta if countdown is None else datetime.now(UTC) + timedelta(seconds=countdown)
+    return replace(message, countdown=countdown, eta=eta, enqueue=form.get("enqueue"))
+
+
+def _group_from(form: Headers) -> Group:
+    place = form["place"]
+    return Group(
+        id=form["id"],
+        size=form["size"],
+        then=_plan_from(form["then"]),
+        place=None if place is None else (place[0], place[1]),
+        root_id=form["root_id"],
+        parent_id=form["parent_id"],
+    )
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode

@@ -12,7 +12,7 @@ from django.db import transaction
 
 from django_tasks import conf, signals
 from django_tasks.backends.base import Broker
-from django_tasks.connections import brokers, home, outboxes
+from django_tasks.connections import brokers, groups_of, home, outboxes
 from django_tasks.exceptions import ConfigurationError, PublishError, Unroutable
 from django_tasks.message import Enqueue, Message
 from django_tasks.plan import Plan
@@ -32,7 +32,36 @@ def publish(plan: Plan, *, as_it_is: bool = False) -> None:
 
     What has no signature is signed if the settings say so, unless it goes out `as_it_is`: it came from a broker, and
     nobody here has made it.
+
+    Groups are there before their members: with broker and groups in one database, in one transaction.
     """
+    if plan.groups:
+        _publish_groups(plan)
+    else:
+        _publish(plan, as_it_is=as_it_is)
+
+
+def _publish_groups(plan: Plan) -> None:
+    groups = groups_of()
+    if groups.database is not None and _is_kept_in(groups.database, plan.messages):
+        with transaction.atomic(using=groups.database):
+            groups.open(plan.groups)
+            _publish(plan)
+        return
+    groups.open(plan.groups)
+    # A member that ends before the caller's transaction does would find no group.
+    _publish(replace(plan, messages=tuple(map(_not_before_commit, plan.messages))))
+
+
+def _is_kept_in(database: str, messages: Sequence[Message]) -> bool:
+    return all(brokers[broker_for(queue)].database == database for queue in {message.queue for message in messages})
+
+
+def _not_before_commit(message: Message) -> Message:
+    return replace(message, enqueue="on_commit") if message.enqueue == "immediate" else message
+
+
+def _publish(plan: Plan, *, as_it_is: bool = False) -> None:
     ready = plan.messages if as_it_is or not conf.get().signs else [signed(message) for message in plan.messages]
     for (alias, how), messages in _shares(ready).items():
         if how == "transaction":

@@ -19,18 +19,33 @@ from django_tasks.serializers import loads
 
 R = TypeVar("R")
 
+FORBIDDEN = (
+    "A task that waits for another holds a slot that the other may need: the worker can come to a stand. "
+    "Chain the tasks, or wrap the call in allow_join_result() where you know that slots are left."
+)
+
 
 class AsyncResult(Generic[R]):
     """A handle on a task that was sent. Two handles with one id are equal."""
 
-    __slots__ = ("_final", "id", "ignored", "store")
+    __slots__ = ("id", "ignored", "known", "parent", "store")
 
-    def __init__(self, id: str, store: str = "default", *, ignored: bool = False) -> None:  # noqa: A002  # Celery's name
+    def __init__(
+        self,
+        id: str,  # noqa: A002  # Celery's name
+        store: str = "default",
+        *,
+        ignored: bool = False,
+        parent: Any = None,
+    ) -> None:
         self.id = id
         self.store = store
         self.ignored = ignored
         """Whether nothing is kept of what the task returns, as its sender knows: `get` does not wait for it."""
-        self._final: Result | None = None
+        self.parent: Any = parent
+        """The handle of what came before, in a chain or a chord."""
+        self.known: Result | None = None
+        """How the task ended, once that was read."""
 
     def __repr__(self) -> str:
         return f"<AsyncResult: {self.id}>"
@@ -48,16 +63,29 @@ class AsyncResult(Generic[R]):
     def task_id(self) -> str:
         return self.id
 
+    @property
+    def first(self) -> Any:
+        """The handle of what the whole began with."""
+        return self if self.parent is None else self.parent.first
+
+    def as_tuple(self) -> tuple[Any, None]:
+        """Return the ids, of which `result_from_tuple` makes the handle again."""
+        return (self.id, None if self.parent is None else self.parent.as_tuple()), None
+
+    def as_list(self) -> list[str]:
+        """Return the ids of this task and of those before it."""
+        return [self.id] if self.parent is None else [self.id, *self.parent.as_list()]
+
     def fetch(self) -> Result:
         """Return all that is known now, in one look at the store; a task that is not known is PENDING."""
-        if self._final is None:
+        if self.known is None:
             found = results[self.store].get([self.id]).get(self.id)
             if found is None:
                 return Result(id=self.id, state=states.PENDING)
             if not found.final:
                 return found
-            self._final = found
-        return self._final
+            self.known = found
+        return self.known
 
     def get(self, timeout: float | None = None, *, propagate: bool = True, disable_sync_subtasks: bool = True) -> R:
         """Wait for the task and return what it returned.
@@ -70,14 +98,11 @@ class AsyncResult(Generic[R]):
         if self.ignored:
             return cast(R, None)
         if disable_sync_subtasks and not may_join():
-            raise RuntimeError(
-                "A task that waits for another holds a slot that the other may need: the worker can come to a stand. "
-                "Chain the tasks, or wrap the call in allow_join_result() where you know that slots are left."
-            )
-        ended = self._final or results[self.store].wait([self.id], timeout).get(self.id)
+            raise RuntimeError(FORBIDDEN)
+        ended = self.known or results[self.store].wait([self.id], timeout).get(self.id)
         if ended is None:
             raise ResultTimeout(f"Task {self.id} did not end within {timeout} seconds; it is {self.state}.")
-        self._final = ended
+        self.known = ended
         if propagate:
             self.maybe_throw()
         return cast(R, self.result)
@@ -182,7 +207,18 @@ class AsyncResult(Generic[R]):
     def forget(self) -> None:
         """Remove the result from the store."""
         results[self.store].forget([self.id])
-        self._final = None
+        self.known = None
+
+    def take(self) -> None:
+        """Read the result, and those of what came before, out of the store: only the handles know them then.
+
+        Where nothing was kept nobody must wait for it.
+        """
+        if self.known is None:
+            self.ignored = not self.fetch().final
+            results[self.store].forget([self.id])
+        if self.parent is not None:
+            self.parent.take()
 
     def revoke(self, *, terminate: bool = False) -> None:
         """Revoke the task; with `terminate` also while it runs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +28,8 @@ from django_tasks.signing import verify
 Call = tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]
 """Arguments, keyword arguments, and what follows."""
 
+NOTHING: Mapping[str, Any] = {}
+
 
 @dataclass(frozen=True, slots=True)
 class Body:
@@ -47,14 +50,21 @@ class Body:
         }
 
 
-def written(args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, compression: str | None) -> Body:
-    """Return a call as bytes, by the serializer and the compression of these names, or else those of the settings.
+def written(
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    name: str | None,
+    compression: str | None,
+    embed: Mapping[str, Any] = NOTHING,
+) -> Body:
+    """Return a call as bytes, by the serializer and the compression of these names, or else those of the settings;
+    `embed` tells what follows it.
 
     Raises SerializationError, and ConfigurationError for what no worker with these settings would read.
     """
     settings = conf.get()
     form = sendable(name or settings.serializer)
-    body, way = encode_body(args, kwargs, {}, form), compression or settings.compression
+    body, way = encode_body(args, kwargs, embed, form), compression or settings.compression
     if form.wraps:
         body = certified(body, JSON)
     if way is None or way == PLAIN:
@@ -65,10 +75,12 @@ def written(args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, com
     return Body(less, form.content_type, form.content_encoding, told)
 
 
-def rewritten(before: Message, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Message:
+def rewritten(
+    before: Message, args: tuple[Any, ...], kwargs: dict[str, Any], embed: Mapping[str, Any] = NOTHING
+) -> Message:
     """Return a message with other arguments, written, compressed and encrypted as it was."""
     inside = reveal(before)
-    body = written(args, kwargs, serializer(inside.content_type).name, inside.compression or PLAIN)
+    body = written(args, kwargs, serializer(inside.content_type).name, inside.compression or PLAIN, embed)
     after = replace(before, **body.fields())
     return after if inside is before else conceal(after)
 

@@ -13,8 +13,10 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Type
 from asgiref.sync import async_to_sync, sync_to_async
 
 from django_tasks import conf, states
-from django_tasks.canvas.nodes import Signature, handle, next_attempt, seal
-from django_tasks.connections import LOCAL, brokers, results
+from django_tasks.canvas.calls import lineage, next_attempt
+from django_tasks.canvas.mapped import chunks, xmap, xstarmap
+from django_tasks.canvas.signature import Signature
+from django_tasks.canvas.steps import Step
 from django_tasks.context import Request, current_request
 from django_tasks.exceptions import MaxRetriesExceeded, Retry
 from django_tasks.message import Message
@@ -28,7 +30,7 @@ from django_tasks.options import (
     declared,
     retry_policy,
 )
-from django_tasks.plan import Outcome, Plan
+from django_tasks.plan import Outcome, joined
 from django_tasks.publisher import publish
 from django_tasks.registry import tasks
 from django_tasks.result import AsyncResult
@@ -53,8 +55,8 @@ class Task(Generic[P, R]):
         self.options: TaskOptions = declared(type(self), given)
         self.origin = f"{function.__module__}.{function.__qualname__}"
         self.is_async = inspect.iscoroutinefunction(function)
-        self.signature = _signature(function, bind)
-        self._arity = _arity(self.signature)
+        self.parameters = _parameters(function, bind)
+        self._arity = _arity(self.parameters)
         self._preset = CallOptions()
         update_wrapper(self, function, updated=())
 
@@ -113,15 +115,8 @@ class Task(Generic[P, R]):
         **options: Unpack[CallOptions],
     ) -> AsyncResult[R]:
         """Run the task here and now, as a worker would, its retries included; the handle holds what came of it."""
-        call = self._call(tuple(args), dict(kwargs or {}), cast(CallOptions, {**self._preset, **options}))
-        message = seal(call, replies=False)
-        brokers[LOCAL].publish([message])
-        ended: AsyncResult[R] = AsyncResult(message.id, store=LOCAL)
-        # The handle keeps what was read once; a process that runs for months must not keep them all. Where nothing
-        # was kept, nobody must wait for it.
-        ended.ignored = not ended.fetch().final
-        results[LOCAL].forget([message.id])
-        return ended
+        merged = cast(CallOptions, {**self._preset, **options})
+        return cast(AsyncResult[R], self._call(tuple(args), dict(kwargs or {}), merged).apply())
 
     def using(self, **options: Unpack[CallOptions]) -> Task[P, R]:
         """Return this task with options laid under each of its calls: `mail.using(queue="slow").delay(...)`."""
@@ -130,27 +125,56 @@ class Task(Generic[P, R]):
         return twin
 
     def s(self, /, *args: Any, **kwargs: Any) -> Signature:
-        """Describe a call, to be sent later or with others by `bulk`."""
-        return self._call(args, kwargs, self._preset)
+        """Describe a call, to be sent later, or with others; what comes before it may add arguments before these."""
+        return Signature(self.name, args, kwargs, self._preset)
+
+    def si(self, /, *args: Any, **kwargs: Any) -> Signature:
+        """Describe a call that ignores what comes before it."""
+        return Signature(self.name, args, kwargs, self._preset, immutable=True)
+
+    def signature(
+        self,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        immutable: bool = False,
+        **options: Unpack[CallOptions],
+    ) -> Signature:
+        """Describe a call with options of its own."""
+        return Signature(self.name, args, kwargs, cast(CallOptions, {**self._preset, **options}), immutable=immutable)
+
+    subtask = signature
+
+    def map(self, items: Iterable[Any]) -> Signature:
+        """Describe one call that calls this task for each item, one after the other."""
+        return xmap(self.s(), items)
+
+    def starmap(self, items: Iterable[Iterable[Any]]) -> Signature:
+        """Describe one call that calls this task with the arguments in each item, one after the other."""
+        return xstarmap(self.s(), items)
+
+    def chunks(self, items: Iterable[Iterable[Any]], n: int) -> chunks:
+        """Describe a group of calls that each call this task with the arguments in up to `n` items."""
+        return chunks(self.s(), items, n)
 
     def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions) -> AsyncResult[R]:
-        return self._call(args, kwargs, options).apply_async()
+        return cast(AsyncResult[R], self._call(args, kwargs, options).apply_async())
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions) -> Signature:
-        typing = self.options.typing
-        if conf.get().typing if typing is None else typing:
-            self.check_arguments(args, kwargs)
         return Signature(self.name, args, kwargs, options)
 
     def check_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Raise TypeError when the function could not be called with these arguments."""
+        """Raise TypeError when the function could not be called with these arguments, unless `typing` is off."""
+        typing = self.options.typing
+        if not (conf.get().typing if typing is None else typing):
+            return
         least, most = self._arity
         if not kwargs and least <= len(args) <= most:
             return
         try:
-            self.signature.bind(*args, **kwargs)
+            self.parameters.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self.name}{self.signature}: {error}") from None
+            raise TypeError(f"{self.name}{self.parameters}: {error}") from None
 
     # While it runs
 
@@ -325,9 +349,10 @@ def bulk(calls: Iterable[Signature]) -> list[AsyncResult[Any]]:
 
     All arguments are checked first: either all calls of one broker are queued or none.
     """
-    plan = Plan(tuple(seal(call) for call in calls))
-    publish(plan)
-    return [handle(message) for message in plan.messages]
+    nodes = [call.frozen() for call in calls]
+    step = Step(lineage())
+    publish(joined(node.begin(step) for node in nodes))
+    return [node.handle() for node in nodes]
 
 
 async def abulk(calls: Iterable[Signature]) -> list[AsyncResult[Any]]:
@@ -341,7 +366,7 @@ def current_task() -> Task[Any, Any] | None:
     return None if request is None else tasks.get(request.task)
 
 
-def _signature(function: Callable[..., Any], bind: bool) -> inspect.Signature:
+def _parameters(function: Callable[..., Any], bind: bool) -> inspect.Signature:
     signature = inspect.signature(function)
     if not bind:
         return signature

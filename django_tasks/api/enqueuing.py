@@ -13,7 +13,7 @@ from rest_framework.exceptions import ValidationError
 from django_tasks import states
 from django_tasks.api.documents import look
 from django_tasks.api.errors import KeyReused
-from django_tasks.canvas.nodes import Signature, seal
+from django_tasks.canvas.signature import Signature
 from django_tasks.connections import brokers, results
 from django_tasks.exceptions import SerializationError
 from django_tasks.message import Message
@@ -38,7 +38,7 @@ def enqueue(call: Mapping[str, Any], user: Any, key: str | None) -> tuple[str, s
         options |= {"task_id": id_for(user, key), "ignore_result": False}
     signature = Signature(call["task"].name, tuple(call["args"]), call["kwargs"], cast(CallOptions, options))
     try:
-        message = seal(signature)
+        (message,) = signature.frozen().plan().messages
     except SerializationError as error:
         field = "kwargs" if error.path.startswith("kwargs") else "args"
         raise ValidationError({field: [str(error)]}) from error

@@ -120,7 +120,7 @@ class Search(Strict):
 
 def misfits(task: Task[Any, Any], args: list[Any], kwargs: Mapping[str, Any]) -> Errors:
     """Return why a task cannot be called so, by field; nothing when it can."""
-    parameters = task.signature.parameters
+    parameters = task.parameters.parameters
     positional = [name for name, parameter in parameters.items() if parameter.kind in _POSITIONAL]
     named = {name for name, parameter in parameters.items() if parameter.kind in _NAMED}
     kinds = {parameter.kind for parameter in parameters.values()}

@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 
 from django_tasks import states
 from django_tasks.backends.base import Broker, Features, QueueStats
-from django_tasks.connections import results
+from django_tasks.canvas.completion import complete
+from django_tasks.connections import groups_of, results
 from django_tasks.execution import Site, execute
 from django_tasks.failure import rebuild
 from django_tasks.message import Delivery, Message
 from django_tasks.plan import Outcome
-from django_tasks.settlement import result_of
+from django_tasks.settlement import following, result_of
 from django_tasks.signing import signed
 
 WORKER = "immediate"
@@ -42,12 +43,24 @@ class ImmediateBroker(Broker):
         while waiting:
             message = signed(waiting.popleft())
             delivery = Delivery(replace(message, created_at=message.created_at or datetime.now(UTC)), receipt=None)
-            outcome = execute(delivery, Site(worker=WORKER, report=self._keep, eager=True))
+            outcome = execute(delivery, Site(worker=WORKER, report=self._keep, eager=True, store=self.store))
             self._keep(delivery, outcome)
             if self.propagate and outcome.state == states.FAILURE and outcome.failure is not None:
                 raise rebuild(outcome.failure)
             # What follows comes before what was published beside it, as a call comes before the next line.
-            waiting.extendleft(reversed(outcome.plan.messages))
+            waiting.extendleft(reversed(self._follow(delivery, outcome)))
+
+    def _follow(self, delivery: Delivery, outcome: Outcome) -> list[Message]:
+        """Write down what follows an outcome; return the messages of it."""
+        plan = following(delivery, outcome)
+        if not (plan.parts or plan.groups or plan.results):
+            return list(plan.messages)
+        groups, store = groups_of(self.store), results[self.store]
+        groups.open(plan.groups)
+        done = complete(groups, plan.parts)
+        store.save([*plan.results, *done.results])
+        groups.fired(done.fired)
+        return [*plan.messages, *done.messages]
 
     def _keep(self, delivery: Delivery, outcome: Outcome) -> None:
         if outcome.keep:

@@ -16,7 +16,7 @@ from typing import Any
 
 from django_tasks.failure import Failure
 from django_tasks.message import FIELDS, Delivery, Message, message_of
-from django_tasks.plan import NOTHING, Outcome, Plan, Requeue
+from django_tasks.plan import NOTHING, Group, Outcome, Part, Plan, Requeue, Result
 
 Row = tuple[Any, ...]
 
@@ -111,7 +111,7 @@ def outcome_row(outcome: Outcome) -> Row:
     row = list(_outcome_row(outcome))
     if outcome.failure is not None:
         row[_FAILURE] = _failure_row(outcome.failure)
-    row[_PLAN] = [_message(message) for message in outcome.plan.messages] if outcome.plan else None
+    row[_PLAN] = _plan(outcome.plan) if outcome.plan else None
     if outcome.requeue is not None:
         row[_REQUEUE] = (outcome.requeue.delay, outcome.requeue.spent)
     return tuple(row)
@@ -122,13 +122,65 @@ def outcome_from(row: Row) -> Outcome:
     values = list(row)
     if values[_FAILURE] is not None:
         values[_FAILURE] = Failure(*values[_FAILURE])
-    values[_PLAN] = NOTHING if values[_PLAN] is None else Plan(tuple(map(_message_from, values[_PLAN])))
+    values[_PLAN] = NOTHING if values[_PLAN] is None else _plan_from(values[_PLAN])
     if values[_REQUEUE] is not None:
         values[_REQUEUE] = Requeue(*values[_REQUEUE])
     outcome = Outcome.__new__(Outcome)
     for fill, value in zip(_outcome_slots, values, strict=True):
         fill(outcome, value)
     return outcome
+
+
+def _plan(plan: Plan) -> Row:
+    return (
+        [_message(message) for message in plan.messages],
+        [_group(group) for group in plan.groups],
+        [_result(result) for result in plan.results],
+        [(part.place, part.task_id, part.value, _failed(part.failure)) for part in plan.parts],
+    )
+
+
+def _plan_from(row: Row) -> Plan:
+    messages, groups, results, parts = row
+    return Plan(
+        tuple(map(_message_from, messages)),
+        tuple(map(_group_from, groups)),
+        tuple(map(_result_from, results)),
+        tuple(Part(place, task_id, value, _failure_from(failed)) for place, task_id, value, failed in parts),
+    )
+
+
+def _group(group: Group) -> Row:
+    then, failed = _plan(group.then), _failed(group.failure)
+    return (group.id, group.size, then, group.place, failed, group.root_id, group.parent_id)
+
+
+def _group_from(row: Row) -> Group:
+    group_id, size, then, place, failed, root_id, parent_id = row
+    return Group(group_id, size, _plan_from(then), place, _failure_from(failed), root_id, parent_id)
+
+
+def _result(result: Result) -> Row:
+    """Return the result of a task that will not run: nothing of a run is in it."""
+    ended = None if result.ended_at is None else result.ended_at.isoformat()
+    return ([getattr(result, name) for name in _UNRUN], _failed(result.failure), ended)
+
+
+def _result_from(row: Row) -> Result:
+    told, failed, ended = row
+    ended_at = None if ended is None else datetime.fromisoformat(ended)
+    return Result(**dict(zip(_UNRUN, told, strict=True)), failure=_failure_from(failed), ended_at=ended_at)
+
+
+_UNRUN = ("id", "state", "task", "queue", "args_repr", "kwargs_repr", "root_id", "parent_id", "group_id", "reply_to")
+
+
+def _failed(failure: Failure | None) -> Row | None:
+    return None if failure is None else _failure_row(failure)
+
+
+def _failure_from(row: Row | None) -> Failure | None:
+    return None if row is None else Failure(*row)
 
 
 def _message(message: Message) -> list[Any]:

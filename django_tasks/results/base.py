@@ -14,6 +14,7 @@ from django.core.checks import CheckMessage
 from django_tasks.diagnosis import Diagnosis
 from django_tasks.message import Clock
 from django_tasks.plan import Result
+from django_tasks.results.groups import Groups
 
 DEFAULT_EXPIRES = timedelta(days=7)
 
@@ -69,6 +70,8 @@ class ResultStore(ABC):
     features: StoreFeatures = StoreFeatures()
     database: str | None = None
     """The alias of the Django database whose transactions this store takes part in, if it does."""
+    groups: Groups | None = None
+    """Where this store records groups; None leaves them to the project's database."""
     private: bool = False
     """Whether no other process sees what is in it."""
 

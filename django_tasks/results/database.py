@@ -20,6 +20,8 @@ from django_tasks.exceptions import ConfigurationError, StoreUnavailable
 from django_tasks.message import Clock
 from django_tasks.plan import Result
 from django_tasks.results.base import ResultStore, Saving
+from django_tasks.results.group_rows import GroupRows
+from django_tasks.results.groups import Groups
 from django_tasks.results.rows import KEPT_OTHERS, KEPT_TEXTS, Row, from_row, history_line, to_row
 from django_tasks.results.tables import TABLES
 from django_tasks.transactions import explain, retrying
@@ -56,6 +58,7 @@ class DatabaseStore(ResultStore):
         self.database = self.using
         self._vendor = _vendor(alias, self.using)
         self._table = TABLES[self._vendor](self.using)
+        self.groups: Groups = GroupRows(self.using)
 
     def save(self, results: Sequence[Result]) -> None:
         """Write results, in the order of their ids, so that no two savers wait for each other.

@@ -14,6 +14,8 @@ from typing import Any
 from django_tasks.message import Clock
 from django_tasks.plan import Result
 from django_tasks.results.base import ResultStore, merged
+from django_tasks.results.groups import Groups
+from django_tasks.results.memory_groups import MemoryGroups
 
 
 class MemoryStore(ResultStore):
@@ -27,6 +29,7 @@ class MemoryStore(ResultStore):
         super().__init__(alias, params, clock=clock)
         self._changed = threading.Condition()
         self._results: dict[str, Result] = {}
+        self.groups: Groups = MemoryGroups(clock)
 
     def save(self, results: Sequence[Result]) -> None:
         with self._changed:

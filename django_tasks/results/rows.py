@@ -80,7 +80,7 @@ def to_row(result: Result, history: str) -> Row:
         result.worker[:_WORKER_LENGTH],
         result.args_repr,
         result.kwargs_repr,
-        None if result.value is None else _as_text(result.value),
+        None if result.value is None else as_text(result.value),
         failure.type[:NAME_LENGTH],
         failure.module[:NAME_LENGTH],
         failure.message,
@@ -128,7 +128,8 @@ def _storable(column: str, value: Any) -> Any:
     return storable_text(value, _ANY_LENGTH)[: _LENGTHS.get(column)] if type(value) is str else value
 
 
-def _as_text(value: bytes) -> str:
+def as_text(value: bytes) -> str:
+    """Return an encoded value as text, which databases index and show."""
     try:
         text = value.decode()
     except UnicodeDecodeError:
@@ -136,7 +137,8 @@ def _as_text(value: bytes) -> str:
     return _BINARY + b64encode(value).decode("ascii") if text.startswith(_BINARY) else text
 
 
-def _as_bytes(text: str) -> bytes:
+def as_bytes(text: str) -> bytes:
+    """Return the encoded value that `as_text` made text of."""
     return b64decode(text.removeprefix(_BINARY)) if text.startswith(_BINARY) else text.encode()
 
 
@@ -181,7 +183,7 @@ def from_row(row: Sequence[Any]) -> Result:
     return Result(
         id=task_id,
         state=state,
-        value=None if value is None else _as_bytes(value),
+        value=None if value is None else as_bytes(value),
         failure=_failure(*row[8:14]),
         task=task,
         queue=queue,

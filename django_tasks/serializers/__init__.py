@@ -7,6 +7,7 @@ back: what a format cannot say itself is tagged, and `encoding` tells how. Pickl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django_tasks.encoding import LIMITS, Limits
@@ -44,7 +45,9 @@ def serializer(name: str) -> Serializer:
         raise DecodeError(f"the content type {name[:200]!r} is not read here; known: {known}") from None
 
 
-def encode_body(args: tuple[Any, ...], kwargs: dict[str, Any], embed: dict[str, Any], form: Serializer = JSON) -> bytes:
+def encode_body(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], embed: Mapping[str, Any], form: Serializer = JSON
+) -> bytes:
     """Return the body of a message in Celery's layout, `[args, kwargs, embed]`.
 
     Raises SerializationError, whose path begins with `args[0]` or `kwargs['name']`.

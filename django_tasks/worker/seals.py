@@ -67,4 +67,4 @@ class Seals:
 
 
 def _dropped() -> Outcome:
-    return Outcome(states.IGNORED, keep=False)
+    return Outcome(states.IGNORED, keep=False, counts=False)

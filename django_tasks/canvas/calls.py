@@ -1,11 +1,11 @@
-"""What is a call of a task, before it is sent?"""
+"""How does a call of a task become a message?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, Protocol
 
 from django.apps import apps
 from django.utils import timezone
@@ -17,60 +17,71 @@ from django_tasks.encryption import conceal
 from django_tasks.message import Message, new_id, valid_id
 from django_tasks.options import CALL_OPTIONS, CallOptions, TaskOptions, check_call
 from django_tasks.outline import checked_name, origin, outline_of
-from django_tasks.plan import Plan
-from django_tasks.publisher import publish
 from django_tasks.registry import tasks
 from django_tasks.reprs import redacted_call
-from django_tasks.result import AsyncResult
 from django_tasks.routing import checked_queue, place_for, priority_for
-from django_tasks.sealing import rewritten, written
+from django_tasks.sealing import NOTHING, rewritten, written
 
+USED_UP = ("gather", "failed")
+"""What a message says of arguments that its task gets before those in it: once they are in hand, no more than that."""
+
+_IDENTITY = frozenset({"task_id"})
 _UNDECLARED = TaskOptions()
 _FOREVER = timedelta(days=365_000)
 
 
+class Call(Protocol):
+    """What a message is made of."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def args(self) -> tuple[Any, ...]: ...
+    @property
+    def kwargs(self) -> dict[str, Any]: ...
+    @property
+    def options(self) -> Mapping[str, Any]: ...
+
+
 @dataclass(frozen=True, slots=True)
-class Signature:
-    """A call of a task: its name, arguments and options. Sending it changes nothing about it."""
+class Lineage:
+    """Where a call comes from."""
 
-    task: str
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    options: CallOptions = field(default_factory=CallOptions)
-
-    def set(self, options: CallOptions) -> Signature:
-        """Return the same call with options laid over its own."""
-        return replace(self, options=cast(CallOptions, {**self.options, **options}))
-
-    def plan(self) -> Plan:
-        """Return what must be written for the call to happen; raises SerializationError, TypeError or ValueError for
-        arguments and options that cannot be sent, before anything is."""
-        return Plan((seal(self),))
-
-    def apply_async(self) -> AsyncResult[Any]:
-        """Send the call."""
-        plan = self.plan()
-        publish(plan)
-        return handle(plan.messages[0])
+    root_id: str | None = None
+    parent_id: str | None = None
 
 
-def handle(message: Message) -> AsyncResult[Any]:
-    """Return the handle of a message that was sent."""
-    return AsyncResult(message.id, ignored=_ignored(message))
+ORPHAN = Lineage()
 
 
-def _ignored(message: Message) -> bool:
+def lineage() -> Lineage:
+    """Return where a call comes from that is made here."""
+    parent = current_request()
+    return ORPHAN if parent is None else Lineage(parent.root_id, parent.id)
+
+
+def ignored(message: Message) -> bool:
+    """Tell whether nothing is to be kept of what a message's task returns, as far as its sender knows."""
     return conf.get().ignore_result if message.ignore_result is None else message.ignore_result
 
 
-def seal(signature: Signature, *, replies: bool = True) -> Message:
+def seal(
+    call: Call,
+    embed: Mapping[str, Any] = NOTHING,
+    comes_from: Lineage | None = None,
+    *,
+    replies: bool = True,
+) -> Message:
     """Turn a call into a message: options of the call, else of the task, else of the settings.
 
-    It says where its result is to go if the store wants to know; not so without `replies`.
+    `embed` tells what follows it. It says where its result is to go if the store wants to know; not so without
+    `replies`.
     """
-    options = signature.options
-    if not options and (outline := outline_of(signature.task)) is not None:
-        message = outline.filled(signature.args, signature.kwargs, current_request())
+    options = call.options
+    before = lineage() if comes_from is None else comes_from
+    if not embed and options.keys() <= _IDENTITY and (outline := outline_of(call.task)) is not None:
+        task_id = _id(options.get("task_id"))
+        message = outline.filled(call.args, call.kwargs, task_id, before.root_id, before.parent_id)
         return _addressed(message) if replies else message
     unknown = options.keys() - CALL_OPTIONS
     if unknown:
@@ -78,22 +89,22 @@ def seal(signature: Signature, *, replies: bool = True) -> Message:
             "; ".join(f"no option {name!r}: {conf.nearest(name, CALL_OPTIONS)}" for name in sorted(unknown))
         )
     check_call(options)
-    task = tasks.get(signature.task)
+    task = tasks.get(call.task)
     declared = _UNDECLARED if task is None else task.options
-    place = place_for(signature.task, signature.args, signature.kwargs, options, task=task, declared=declared.queue)
-    args_repr, kwargs_repr = redacted_call(task.signature if task else None, signature.args, signature.kwargs)
+    place = place_for(call.task, call.args, call.kwargs, options, task=task, declared=declared.queue)
+    args_repr, kwargs_repr = redacted_call(task.parameters if task else None, call.args, call.kwargs)
     countdown, eta = _visible(options.get("countdown"), options.get("eta"))
-    parent = current_request()
     body = written(
-        signature.args,
-        signature.kwargs,
+        call.args,
+        call.kwargs,
         _first(options.get("serializer"), declared.serializer),
         _first(options.get("compression"), declared.compression),
+        embed,
     )
     message = Message(
         **body.fields(),
         id=_id(options.get("task_id")),
-        task=checked_name(signature.task),
+        task=checked_name(call.task),
         queue=place.queue,
         exchange=place.exchange,
         routing_key=place.routing_key,
@@ -105,8 +116,8 @@ def seal(signature: Signature, *, replies: bool = True) -> Message:
         time_limit=options.get("time_limit"),
         soft_time_limit=options.get("soft_time_limit"),
         ignore_result=_first(options.get("ignore_result"), declared.ignore_result),
-        root_id=options.get("root_id") or (parent.root_id if parent else None),
-        parent_id=options.get("parent_id") or (parent.id if parent else None),
+        root_id=options.get("root_id") or before.root_id,
+        parent_id=options.get("parent_id") or before.parent_id,
         group_id=options.get("group_id"),
         group_index=options.get("group_index"),
         shadow=options.get("shadow"),
@@ -128,7 +139,7 @@ def _encrypts(called: bool | None, declared: bool | None) -> bool:
 def _addressed(message: Message) -> Message:
     """Return a message whose result finds its way back, if it is one that is sent."""
     # Before the apps are ready there are no stores, and nobody who could wait for a result.
-    if _ignored(message) or "reply_to" in message.headers or not apps.ready:
+    if ignored(message) or "reply_to" in message.headers or not apps.ready:
         return message
     place = results["default"].reply_to()
     return replace(message, headers={**message.headers, "reply_to": place}) if place else message
@@ -147,6 +158,7 @@ def next_attempt(
             before,
             tuple(request.args if args is None else args),
             dict(request.kwargs if kwargs is None else kwargs),
+            {name: value for name, value in request.embed.items() if name not in USED_UP},
         )
     countdown, eta = _visible(options.get("countdown"), options.get("eta"))
     queue = checked_queue(options.get("queue") or before.queue)

@@ -1,0 +1,134 @@
+"""What becomes of what waits for a task that has failed?
+
+It fails as well, and says why: nobody waits for ever for a task that will never run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from django_tasks import states
+from django_tasks.canvas.compositions import chain, chord, group
+from django_tasks.canvas.continuations import reports
+from django_tasks.canvas.signature import Signature, signature
+from django_tasks.canvas.steps import Embed
+from django_tasks.exceptions import ChordError, DecodeError, SerializationError
+from django_tasks.failure import Failure, capture, rebuild
+from django_tasks.message import Message
+from django_tasks.plan import NOTHING, Group, Part, Plan, Result, joined
+from django_tasks.sealing import unsealed
+
+
+def abandoned(message: Message, failure: Failure, *, replies: bool = True) -> Plan:
+    """Return what follows a task that failed before its body was opened; of a body that cannot be, nothing is known."""
+    try:
+        _, _, embed = unsealed(message)
+    except DecodeError:
+        return NOTHING
+    return aftermath(message, embed, failure, replies=replies)
+
+
+def aftermath(message: Message, embed: Embed, failure: Failure, *, replies: bool = True) -> Plan:
+    """Return what follows a task that has failed for good: its errbacks, and the end of all that waits for it."""
+    if not embed:
+        return NOTHING
+    try:
+        told = reports(message, embed, failure, replies=replies)
+    except (SerializationError, DecodeError, TypeError, ValueError) as error:
+        told = NOTHING
+        failure = _with_note(failure, f"Its errbacks could not be sent: {error}")
+    return joined((told, ended((embed.get("chain") or [])[::-1], failure, message)))
+
+
+def ended(steps: Sequence[object], failure: Failure, message: Message) -> Plan:
+    """Return the end of nodes that will not begin, since the task of a message has failed."""
+    try:
+        return joined(_ended(signature(step), failure, message) for step in steps)  # type: ignore[arg-type]
+    except DecodeError:
+        return NOTHING
+
+
+def _ended(node: Signature, failure: Failure, message: Message) -> Plan:
+    match node:
+        case chain():
+            return joined(_ended(task, failure, message) for task in node.tasks)
+        case group():
+            return joined((_never_opened(node, failure), *(_ended(task, failure, message) for task in node.tasks)))
+        case chord(body=Signature() as body):
+            return joined((_ended(node.header, failure, message), _ended(body, failure, message)))
+    result = Result(
+        id=node.options["task_id"],
+        state=states.FAILURE,
+        failure=failure,
+        task=node.task,
+        ended_at=datetime.now(UTC),
+        root_id=message.root_id or message.id,
+        parent_id=message.id,
+        group_id=node.options.get("group_id"),
+    )
+    parts = () if node.place is None else (Part(node.place, result.id, failure=failure),)
+    return Plan(results=(result,), parts=parts)
+
+
+def _never_opened(node: group, failure: Failure) -> Plan:
+    group_id, size = node.options["task_id"], len(node.tasks)
+    parts = () if node.place is None else (Part(node.place, group_id, failure=failure),)
+    return Plan(groups=(Group(group_id, size, failure=failure),), parts=parts)
+
+
+def dropped(plan: Plan, failure: Failure) -> Plan:
+    """Return the end of all that a plan would have begun: of what was to follow a group one of whose members failed."""
+    groups = tuple(_closed(each, failure) for each in plan.groups)
+    parts = tuple(Part(each.place, each.id, failure=failure) for each in plan.groups if each.place is not None)
+    return joined(
+        (
+            Plan(groups=groups, parts=parts),
+            *(dropped(each.then, failure) for each in plan.groups),
+            *(_dropped_message(message, failure) for message in plan.messages),
+        )
+    )
+
+
+def _closed(each: Group, failure: Failure) -> Group:
+    return Group(each.id, each.size, failure=failure, root_id=each.root_id, parent_id=each.parent_id)
+
+
+def _dropped_message(message: Message, failure: Failure) -> Plan:
+    result = Result(
+        id=message.id,
+        state=states.FAILURE,
+        failure=failure,
+        task=message.task,
+        queue=message.queue,
+        args_repr=message.args_repr,
+        kwargs_repr=message.kwargs_repr,
+        ended_at=datetime.now(UTC),
+        root_id=message.root_id,
+        parent_id=message.parent_id,
+        group_id=message.group_id,
+        reply_to=message.reply_to,
+    )
+    parts = () if place_of(message) is None else (Part(place_of(message), message.id, failure=failure),)  # type: ignore[arg-type]
+    return joined((Plan(results=(result,), parts=parts), abandoned(message, failure)))
+
+
+def place_of(message: Message) -> tuple[str, int] | None:
+    """Return where a message's task is a member of a group."""
+    if message.group_id is None or message.group_index is None:
+        return None
+    return message.group_id, message.group_index
+
+
+def chord_failure(part: Part) -> Failure:
+    """Return how the body of a chord fails for the failure of a member."""
+    cause = part.failure or Failure("TaskError", "django_tasks.exceptions", "it ended without a value")
+    error = ChordError(f"Dependency {part.task_id} raised {cause.type}({cause.message!r})")
+    error.__cause__ = rebuild(cause)
+    return capture(error)
+
+
+def _with_note(failure: Failure, note: str) -> Failure:
+    return Failure(
+        failure.type, failure.module, failure.message, failure.args, failure.traceback, (*failure.notes, note)
+    )

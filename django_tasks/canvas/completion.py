@@ -1,0 +1,68 @@
+"""What happens when the members of a group have ended?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from django_tasks.canvas.abandonment import chord_failure, dropped
+from django_tasks.exceptions import SerializationError
+from django_tasks.failure import capture
+from django_tasks.message import Message
+from django_tasks.plan import Part, Plan, Result
+from django_tasks.results.groups import Ended, Groups
+from django_tasks.serializers import LIMITS
+
+
+@dataclass(slots=True)
+class Completion:
+    """What is to be done once parts have been recorded."""
+
+    messages: list[Message] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
+    fired: list[str] = field(default_factory=list)
+    """The groups whose following these are."""
+
+
+def complete(groups: Groups, parts: Sequence[Part]) -> Completion:
+    """Record how members of groups ended; return what that brings about, in the groups around theirs as well."""
+    done = Completion()
+    take(groups, done, groups.record(parts))
+    return done
+
+
+def take(groups: Groups, done: Completion, ended: Sequence[Ended]) -> None:
+    """Add to what is to be done what follows groups that have ended."""
+    while ended:
+        parts: list[Part] = []
+        for each in ended:
+            following = _following(groups, each)
+            # What is to follow them is there before any message that may end one of their members.
+            groups.open(following.groups)
+            done.messages += following.messages
+            done.results += following.results
+            done.fired.append(each.group.id)
+            parts += following.parts
+        ended = groups.record(parts)
+
+
+def _following(groups: Groups, ended: Ended) -> Plan:
+    """Return what follows a group that has ended."""
+    group, failed = ended.group, ended.failed
+    if failed is not None:
+        parts = () if group.place is None else (Part(group.place, failed.task_id, failure=failed.failure),)
+        return dropped(group.then, chord_failure(failed)) + Plan(parts=parts)
+    if group.place is None:
+        return group.then
+    return group.then + Plan(parts=(_gathered(groups, group.id, group.place),))
+
+
+def _gathered(groups: Groups, group_id: str, place: tuple[str, int]) -> Part:
+    """Return the part that a whole group is of another: its values are a list, and that list is one of the other's."""
+    values = groups.values(group_id) or []
+    # Each is JSON already.
+    value = b"[" + b",".join(values) + b"]"
+    if len(value) > LIMITS.bytes:
+        error = SerializationError("result", f"{len(value):,} bytes; the limit is {LIMITS.bytes:,}")
+        return Part(place, group_id, failure=capture(error))
+    return Part(place, group_id, value=value)

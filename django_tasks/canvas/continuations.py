@@ -1,0 +1,60 @@
+"""What follows a task that has ended?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from django_tasks.canvas.calls import Lineage
+from django_tasks.canvas.signature import Signature, signature
+from django_tasks.canvas.steps import Embed, Step
+from django_tasks.context import Request
+from django_tasks.failure import Failure
+from django_tasks.message import Message
+from django_tasks.plan import Plan, joined
+from django_tasks.registry import tasks
+
+
+def proceed(request: Request, value: Any) -> Plan:
+    """Return what follows a task that has ended well with a value.
+
+    Raises SerializationError, TypeError or ValueError for a value or options that cannot be sent on.
+    """
+    step = Step(Lineage(request.root_id, request.id), given=(value,), replies=not request.is_eager)
+    plans = [signature(each).begin(step) for each in request.callbacks]
+    if steps := request.chain:
+        following = list(map(signature, steps[::-1]))
+        plans.append(following[0].begin(replace(step, tail=tuple(following[1:]))))
+    return joined(plans)
+
+
+def reports(message: Message, embed: Embed, failure: Failure, *, replies: bool = True) -> Plan:
+    """Return the errbacks of a task that has failed for good."""
+    step = Step(Lineage(message.root_id or message.id, message.id), replies=replies)
+    plans = []
+    for each in embed.get("errbacks") or ():
+        errback = signature(each)
+        if _is_told_more(errback):
+            told = replace(step, failed={"message": _told(message), "failure": failure.as_dict()})
+        else:
+            told = replace(step, given=(message.id,))
+        plans.append(errback.begin(told))
+    return joined(plans)
+
+
+def _is_told_more(errback: Signature) -> bool:
+    """Tell whether an errback is called with `(request, exc, traceback)`, as Celery decides it."""
+    task = tasks.get(errback.task)
+    if task is None:
+        return False
+    kinds = [parameter.kind for parameter in task.parameters.parameters.values()]
+    positional = [kind for kind in kinds if kind in {kind.POSITIONAL_ONLY, kind.POSITIONAL_OR_KEYWORD}]
+    return len(positional) > 1 or any(kind is kind.VAR_POSITIONAL for kind in kinds)
+
+
+_TOLD = ("id", "task", "queue", "priority", "retries", "root_id", "parent_id", "group_id", "group_index", "args_repr")
+"""What an errback is told of the message whose task failed; its body may be secret, or large."""
+
+
+def _told(message: Message) -> dict[str, Any]:
+    return {name: getattr(message, name) for name in (*_TOLD, "kwargs_repr", "origin", "attempts")}

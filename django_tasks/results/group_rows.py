@@ -1,0 +1,212 @@
+"""Where are groups recorded when the project's own database keeps them?"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
+
+from django.conf import settings
+from django.db import Error
+from django.db.models import Case, F, IntegerField, Value, When
+from django.utils import timezone
+
+from django_tasks.exceptions import DecodeError, StoreUnavailable
+from django_tasks.failure import Failure
+from django_tasks.models import GroupPart, TaskGroup
+from django_tasks.plan import Group, Part, Place
+from django_tasks.protocol import dump_plan, load_plan
+from django_tasks.reprs import storable_text
+from django_tasks.results.groups import Ended, Groups, Progress
+from django_tasks.results.rows import as_bytes, as_text
+from django_tasks.transactions import explain, retrying
+
+T = TypeVar("T")
+
+ROWS = 500
+"""How many rows one statement names."""
+
+_TEXT_LENGTH = 1 << 20
+
+
+class GroupRows(Groups):
+    """Keeps groups in two tables: a row for each group, and one for each member that has ended.
+
+    Whoever records members holds the rows of their groups, in the order of their ids, until the transaction ends. So of
+    two that end the last two members one comes second, and finds the group complete. A batch costs four statements,
+    whatever its size and that of the groups, and two more for each group that ends.
+    """
+
+    def __init__(self, using: str) -> None:
+        self.database: str = using
+
+    def open(self, groups: Sequence[Group]) -> None:
+        rows = [self._row(group) for group in groups]
+        for chunk in _chunks(rows):
+            self._run(partial(self._insert, chunk))
+
+    def _insert(self, rows: Sequence[TaskGroup]) -> None:
+        TaskGroup.objects.using(self.database).bulk_create(rows, ignore_conflicts=True)
+
+    def _row(self, group: Group) -> TaskGroup:
+        outer_id, outer_index = group.place or (None, None)
+        row = TaskGroup(
+            group_id=group.id,
+            size=group.size,
+            then=dump_plan(group.then),
+            outer_id=outer_id,
+            outer_index=outer_index,
+            root_id=group.root_id,
+            parent_id=group.parent_id,
+        )
+        if group.failure is not None:
+            row.failed_id, row.failed_index = group.id, 0
+            row.error, row.ended_at = _text_of(group.failure), timezone.now()
+        return row
+
+    def record(self, parts: Sequence[Part]) -> list[Ended]:
+        first = {part.place: part for part in reversed(parts)}
+        ended: list[Ended] = []
+        for chunk in _chunks([first[place] for place in sorted(first)]):
+            ended += self._run(partial(self._record, chunk))
+        return ended
+
+    def _record(self, parts: Sequence[Part]) -> list[Ended]:
+        groups, rows = TaskGroup.objects.using(self.database), GroupPart.objects.using(self.database)
+        ids = list(dict.fromkeys(part.place[0] for part in parts))
+        locked = groups.select_for_update().filter(group_id__in=ids).order_by("group_id")
+        found = {row[0]: row for row in locked.values_list("group_id", "size", "done", "ended_at")}
+        there = set(
+            rows.filter(group_id__in=list(found), index__in={part.place[1] for part in parts}).values_list(
+                "group_id", "index"
+            )
+        )
+        fresh = [part for part in parts if part.place not in there and _fits(part.place, found)]
+        if not fresh:
+            return []
+        rows.bulk_create([_part_row(part) for part in fresh])
+        counts = Counter(part.place[0] for part in fresh)
+        each = [When(group_id=group_id, then=Value(count)) for group_id, count in counts.items()]
+        groups.filter(group_id__in=list(counts)).update(done=F("done") + Case(*each, output_field=IntegerField()))
+        failed: dict[str, Part] = {}
+        for part in fresh:
+            if part.failure is not None:
+                failed.setdefault(part.place[0], part)
+        return [
+            self._end(group_id, failed.get(group_id))
+            for group_id, count in counts.items()
+            if found[group_id][3] is None and (group_id in failed or found[group_id][2] + count >= found[group_id][1])
+        ]
+
+    def _end(self, group_id: str, failed: Part | None) -> Ended:
+        row = TaskGroup.objects.using(self.database).get(group_id=group_id)
+        row.ended_at = timezone.now()
+        if failed is not None and failed.failure is not None:
+            row.failed_id, row.failed_index = failed.task_id, failed.place[1]
+            row.error = _text_of(failed.failure)
+        row.save(using=self.database, update_fields=["ended_at", "failed_id", "failed_index", "error"])
+        place = None if row.outer_id is None or row.outer_index is None else (row.outer_id, row.outer_index)
+        group = Group(row.group_id, row.size, load_plan(row.then), place, None, row.root_id, row.parent_id)
+        return Ended(group, failed)
+
+    def values(self, group_id: str) -> list[bytes] | None:
+        known = self.progress([group_id]).get(group_id)
+        if known is None or known.failed is not None or not known.ready:
+            return None
+        rows = GroupPart.objects.using(self.database).filter(group_id=group_id).order_by("index")
+        values = self._run(lambda: list(rows.values_list("value", flat=True)), atomic=False)
+        return [b"null" if value is None else as_bytes(value) for value in values]
+
+    def parts(self, group_id: str) -> list[Part]:
+        rows = GroupPart.objects.using(self.database).filter(group_id=group_id).order_by("index")
+        return [_part_from(row) for row in self._run(lambda: list(rows), atomic=False)]
+
+    def progress(self, ids: Sequence[str]) -> dict[str, Progress]:
+        found: dict[str, Progress] = {}
+        for chunk in _chunks(list(dict.fromkeys(ids))):
+            rows = TaskGroup.objects.using(self.database).filter(group_id__in=chunk)
+            told: list[dict[str, Any]] = self._run(partial(list, rows.values(*_PROGRESS)), atomic=False)
+            for row in told:
+                found[row["group_id"]] = _progress(row)
+        return found
+
+    def keep(self, group_id: str, size: int, text: str) -> None:
+        self.open([Group(group_id, size)])
+        self._run(lambda: TaskGroup.objects.using(self.database).filter(group_id=group_id).update(saved=text))
+
+    def forget(self, ids: Sequence[str]) -> int:
+        return sum(self._run(partial(self._delete, chunk)) for chunk in _chunks(ids))
+
+    def _delete(self, ids: Sequence[str]) -> int:
+        # Past Django's collector, which would read what it deletes.
+        parts = GroupPart.objects.using(self.database).filter(group_id__in=ids)
+        parts._raw_delete(self.database)
+        return int(TaskGroup.objects.using(self.database).filter(group_id__in=ids)._raw_delete(self.database))
+
+    def expire(self, before: datetime, limit: int = 100) -> int:
+        old = TaskGroup.objects.using(self.database).filter(ended_at__lt=_as_stored(before)).order_by("ended_at")
+        ids = self._run(lambda: list(old.values_list("group_id", flat=True)[: max(0, limit)]), atomic=False)
+        return self.forget(ids) if ids else 0
+
+    def _run(self, statements: Callable[[], T], *, atomic: bool = True) -> T:
+        try:
+            return retrying(self.database, statements, atomic=atomic)
+        except (Error, ValueError) as error:
+            raise StoreUnavailable(explain(self.database, error)) from error
+
+
+_PROGRESS = ("group_id", "size", "done", "failed_id", "failed_index", "error", "ended_at", "saved")
+
+
+def _progress(row: dict[str, Any]) -> Progress:
+    failed = None
+    if row["failed_id"] is not None:
+        failed = Part((row["group_id"], row["failed_index"] or 0), row["failed_id"], failure=_failure_of(row["error"]))
+    return Progress(row["group_id"], row["size"], row["done"], failed, row["ended_at"], row["saved"])
+
+
+def _fits(place: Place, found: dict[str, Any]) -> bool:
+    return place[0] in found and 0 <= place[1] < found[place[0]][1]
+
+
+def _part_row(part: Part) -> GroupPart:
+    return GroupPart(
+        group_id=part.place[0],
+        index=part.place[1],
+        task_id=part.task_id,
+        value=None if part.value is None else as_text(part.value),
+        error="" if part.failure is None else _text_of(part.failure),
+    )
+
+
+def _part_from(row: GroupPart) -> Part:
+    value = None if row.value is None else as_bytes(row.value)
+    failure = _failure_of(row.error) if row.error else None
+    return Part((row.group_id, row.index), row.task_id, value, failure)
+
+
+def _text_of(failure: Failure) -> str:
+    # Its traceback stands in the result of the task.
+    told = {**failure.as_dict(), "traceback": ""}
+    return storable_text(json.dumps(told), _TEXT_LENGTH)
+
+
+def _failure_of(text: str) -> Failure:
+    try:
+        return Failure.from_dict(json.loads(text))
+    except (ValueError, TypeError, AttributeError, DecodeError):
+        return Failure("TaskError", "django_tasks.exceptions", "it failed, and how it did cannot be read")
+
+
+def _as_stored(moment: datetime) -> datetime:
+    if settings.USE_TZ or timezone.is_naive(moment):
+        return moment
+    return timezone.make_naive(moment)
+
+
+def _chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(values), ROWS):
+        yield values[start : start + ROWS]

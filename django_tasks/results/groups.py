@@ -1,0 +1,98 @@
+"""Where is it recorded which members of a group have ended?"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django_tasks.plan import Group, Part
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a group is."""
+
+    id: str
+    size: int
+    done: int
+    """Members that have ended, well or not."""
+    failed: Part | None = None
+    """The first member that failed."""
+    ended_at: datetime | None = None
+    """When the last member ended, or the first one failed."""
+    saved: str | None = None
+    """What `GroupResult.save` wrote."""
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether all members have ended."""
+        return self.done >= self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A group whose outcome is known: what was to follow it can begin, or never will."""
+
+    group: Group
+    failed: Part | None = None
+    """The first member that failed, if any did."""
+
+
+class Groups(ABC):
+    """Records groups, and each member's end under its number: nothing is counted, so that what is repeated after a
+    crash changes nothing.
+
+    Guarantee: each group ends once. `record` gives it to whoever records the end of its last member, or of the first
+    one that failed; it is theirs to have done what follows.
+    """
+
+    database: str | None = None
+    """The alias of the Django database whose transactions it takes part in, if it does. Then a group is given out when
+    the caller's transaction commits and not before, so that `fired` and `unfired` have nothing to do."""
+
+    @abstractmethod
+    def open(self, groups: Sequence[Group]) -> None:
+        """Write groups down; one that is there already stays as it is.
+
+        One with a `failure` has ended, and gives nothing out.
+        """
+
+    @abstractmethod
+    def record(self, parts: Sequence[Part]) -> list[Ended]:
+        """Write down how members ended, and return the groups that end by that.
+
+        What is recorded of a member stays; parts of a group that is not known are dropped.
+        """
+
+    def fired(self, ids: Sequence[str]) -> None:  # noqa: B027  # nothing to do within a transaction
+        """Say that what follows these groups has been sent."""
+
+    def unfired(self, limit: int = 100) -> list[Ended]:
+        """Return groups that have ended a while ago, and of which nobody has said that they were fired."""
+        return []
+
+    @abstractmethod
+    def values(self, group_id: str) -> list[bytes] | None:
+        """Return the encoded value of each member, in order; None for a group that is not known or has failed."""
+
+    @abstractmethod
+    def parts(self, group_id: str) -> list[Part]:
+        """Return how members ended, in order; those that have not are left out."""
+
+    @abstractmethod
+    def progress(self, ids: Sequence[str]) -> dict[str, Progress]:
+        """Return how far groups are, by id; one that is not known is left out."""
+
+    @abstractmethod
+    def keep(self, group_id: str, size: int, text: str) -> None:
+        """Keep a text with a group, which is written down if it is not known."""
+
+    @abstractmethod
+    def forget(self, ids: Sequence[str]) -> int:
+        """Remove groups and their parts; return how many groups there were."""
+
+    @abstractmethod
+    def expire(self, before: datetime, limit: int = 100) -> int:
+        """Remove up to `limit` groups that ended before a time; return how many."""

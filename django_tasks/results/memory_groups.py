@@ -1,0 +1,96 @@
+"""Where are groups recorded while one process is all there is?"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from django_tasks.message import Clock
+from django_tasks.plan import Group, Part
+from django_tasks.results.groups import Ended, Groups, Progress
+
+
+@dataclass(slots=True)
+class _Record:
+    group: Group
+    parts: dict[int, Part] = field(default_factory=dict)
+    failed: Part | None = None
+    ended_at: datetime | None = None
+    saved: str | None = None
+
+
+class MemoryGroups(Groups):
+    """Keeps groups in this process: the readable reference of what is recorded of them. Any thread may call."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._lock = threading.Lock()
+        self._records: dict[str, _Record] = {}
+
+    def open(self, groups: Sequence[Group]) -> None:
+        with self._lock:
+            for group in groups:
+                record = self._records.setdefault(group.id, _Record(group))
+                if group.failure is not None and record.ended_at is None:
+                    record.failed = Part((group.id, 0), group.id, failure=group.failure)
+                    record.ended_at = self._now()
+
+    def record(self, parts: Sequence[Part]) -> list[Ended]:
+        ended: list[Ended] = []
+        with self._lock:
+            for part in parts:
+                group_id, index = part.place
+                record = self._records.get(group_id)
+                if record is None or index in record.parts or not 0 <= index < record.group.size:
+                    continue
+                record.parts[index] = part
+                if record.ended_at is not None:
+                    continue
+                if part.failure is not None:
+                    record.failed = part
+                elif len(record.parts) < record.group.size:
+                    continue
+                record.ended_at = self._now()
+                ended.append(Ended(record.group, record.failed))
+        return ended
+
+    def values(self, group_id: str) -> list[bytes] | None:
+        with self._lock:
+            record = self._records.get(group_id)
+            if record is None or record.failed is not None or len(record.parts) < record.group.size:
+                return None
+            return [record.parts[index].value or b"null" for index in range(record.group.size)]
+
+    def parts(self, group_id: str) -> list[Part]:
+        with self._lock:
+            record = self._records.get(group_id)
+            return [] if record is None else [record.parts[index] for index in sorted(record.parts)]
+
+    def progress(self, ids: Sequence[str]) -> dict[str, Progress]:
+        with self._lock:
+            found = {each: self._records[each] for each in ids if each in self._records}
+            return {
+                each: Progress(each, record.group.size, len(record.parts), record.failed, record.ended_at, record.saved)
+                for each, record in found.items()
+            }
+
+    def keep(self, group_id: str, size: int, text: str) -> None:
+        with self._lock:
+            self._records.setdefault(group_id, _Record(Group(group_id, size))).saved = text
+
+    def forget(self, ids: Sequence[str]) -> int:
+        with self._lock:
+            return sum(self._records.pop(each, None) is not None for each in ids)
+
+    def expire(self, before: datetime, limit: int = 100) -> int:
+        with self._lock:
+            ended = ((record.ended_at, each) for each, record in self._records.items() if record.ended_at is not None)
+            old = sorted(pair for pair in ended if pair[0] < before)[: max(0, limit)]
+            for _, each in old:
+                del self._records[each]
+            return len(old)
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self.clock(), UTC)

@@ -1,0 +1,65 @@
+"""Which tasks do workflows of tests consist of?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django_tasks import Task, task
+
+told: list[Any] = []
+"""What errbacks and callbacks of this process have been told."""
+
+
+@task
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+@task
+def mul(x: int, y: int) -> int:
+    return x * y
+
+
+@task
+def tsum(numbers: list[Any]) -> Any:
+    return sum(numbers)
+
+
+@task
+def same(value: Any) -> Any:
+    return value
+
+
+@task
+def nothing() -> None:
+    """Do nothing."""
+
+
+@task
+def fail(*args: Any) -> None:
+    raise ValueError("on purpose")
+
+
+@task
+def note(*args: Any) -> Any:
+    told.append(list(args))
+    return list(args)
+
+
+@task
+def on_error(request: Any, exc: BaseException, traceback: str) -> str:
+    told.append([request.id, type(exc).__name__, str(exc), "on purpose" in traceback])
+    return "told"
+
+
+@task
+def on_error_id(task_id: str) -> str:
+    told.append(task_id)
+    return task_id
+
+
+@task(bind=True)
+def ids(self: Task[..., Any], *args: Any) -> dict[str, Any]:
+    """Tell who is who."""
+    request = self.request
+    return {"id": request.id, "root": request.root_id, "parent": request.parent_id, "group": request.group}
