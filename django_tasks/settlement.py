@@ -11,17 +11,13 @@ from django.db import InterfaceError, InternalError, OperationalError
 
 from django_tasks import conf, states
 from django_tasks.backends.base import Broker
-from django_tasks.canvas.abandonment import abandoned, place_of
-from django_tasks.canvas.completion import Completion, complete, take
-from django_tasks.connections import brokers, groups_of, has_outbox
 from django_tasks.exceptions import StoreUnavailable
-from django_tasks.failure import Failure
 from django_tasks.message import Delivery, Message
-from django_tasks.plan import Outcome, Part, Plan, Requeue, Result, joined
+from django_tasks.plan import Outcome, Plan, Requeue, Result, joined
 from django_tasks.publisher import publish
 from django_tasks.results.base import ResultStore
-from django_tasks.results.groups import Groups
 from django_tasks.routing import broker_for
+from django_tasks.sequel import following, send
 from django_tasks.signing import signed
 from django_tasks.transactions import explain, retrying
 
@@ -136,80 +132,19 @@ class Settlement:
             if outcome.settled:
                 continue
             again = None if delivery.receipt is ACKED else self._next_attempt(delivery, outcome)
-            plans.append(_without(following(delivery, outcome), again))
+            plans.append(_without(following(delivery.message, outcome), again))
             if delivery.receipt is ACKED and outcome.requeue is not None:
                 # It left its queue when it was begun: the only way back is to send it again.
                 back.append(replace(delivery.message, countdown=outcome.requeue.delay or None))
-        plan = joined(plans)
-        if plan.messages or plan.groups:
-            publish(Plan(plan.messages, plan.groups))
-        if plan.results:
-            self.store.save(plan.results)
-        if plan.parts:
-            self._complete(plan.parts)
+        send(self.store, joined(plans), shared=self.shared)
         if back:
             publish(Plan(tuple(back)), as_it_is=True)
-
-    def _complete(self, parts: Sequence[Part]) -> None:
-        """Record how members of groups ended, and send what follows those that are complete.
-
-        Guarantee: where groups are rows, what follows is sent in the transaction that records the last member: with
-        it, or, to a broker elsewhere, through the outbox. So it is sent once. Elsewhere it is sent before the group is
-        marked as fired, and a sweeper finds what was not.
-        """
-        groups = groups_of(self.store.alias)
-        if groups.database is None or groups.database == self.shared:
-            self._fire(groups, complete(groups, parts))
-        else:
-            retrying(groups.database, lambda: self._fire(groups, complete(groups, parts)))
-
-    def _fire(self, groups: Groups, done: Completion) -> None:
-        self.store.save(done.results)
-        outbox = groups.database is not None
-        messages = [_through_outbox(message) if outbox else message for message in done.messages]
-        if messages:
-            publish(Plan(tuple(messages)))
-        groups.fired(done.fired)
-
-    def sweep(self) -> int:
-        """Send what follows groups that ended without that; return how many there were."""
-        groups = groups_of(self.store.alias)
-        done = Completion()
-        take(groups, done, groups.unfired())
-        if done.fired:
-            self._fire(groups, done)
-        return len(done.fired)
-
-
-def _through_outbox(message: Message) -> Message:
-    """Have a message for a broker that takes no part in the database's transactions sent with the one under way."""
-    return replace(message, enqueue="transaction") if has_outbox(brokers[broker_for(message.queue)]) else message
 
 
 def _without(plan: Plan, message: Message | None) -> Plan:
     if message is None:
         return plan
     return replace(plan, messages=tuple(each for each in plan.messages if each is not message))
-
-
-def following(delivery: Delivery, outcome: Outcome) -> Plan:
-    """Return what follows an outcome: what its run says, or, of one that had no run, what its message does; and what it
-    means for the group of which its task is a member."""
-    if outcome.state not in states.FINAL or outcome.requeue is not None:
-        return outcome.plan
-    if not outcome.counts:
-        return outcome.plan
-    plan, message, failure = outcome.plan, delivery.message, outcome.failure or NO_VALUE
-    if outcome.state != states.SUCCESS and not outcome.opened:
-        plan += abandoned(message, failure)
-    if (place := place_of(message)) is None:
-        return plan
-    if outcome.state == states.SUCCESS:
-        return plan + Plan(parts=(Part(place, message.id, value=outcome.value),))
-    return plan + Plan(parts=(Part(place, message.id, failure=failure),))
-
-
-NO_VALUE = Failure("TaskError", "django_tasks.exceptions", "it asked that its end be ignored, so that it has no value")
 
 
 def result_of(delivery: Delivery, outcome: Outcome, worker: str) -> Result:

@@ -16,7 +16,8 @@ from django_tasks.execution import Site, execute
 from django_tasks.failure import rebuild
 from django_tasks.message import Delivery, Message
 from django_tasks.plan import Outcome
-from django_tasks.settlement import following, result_of
+from django_tasks.sequel import following
+from django_tasks.settlement import result_of
 from django_tasks.signing import signed
 
 WORKER = "immediate"
@@ -52,7 +53,7 @@ class ImmediateBroker(Broker):
 
     def _follow(self, delivery: Delivery, outcome: Outcome) -> list[Message]:
         """Write down what follows an outcome; return the messages of it."""
-        plan = following(delivery, outcome)
+        plan = following(delivery.message, outcome)
         if not (plan.parts or plan.groups or plan.results):
             return list(plan.messages)
         groups, store = groups_of(self.store), results[self.store]

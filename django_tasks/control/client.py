@@ -16,6 +16,7 @@ from django_tasks.message import Message
 from django_tasks.plan import Result
 
 LEDGER = "django_tasks.control.ledger.RevocationLedger"
+ABANDON = "django_tasks.sequel.abandon"
 
 
 def revoke(ids: str | Sequence[str], *, terminate: bool = False, reason: str = "") -> list[str]:
@@ -31,7 +32,10 @@ def revoke(ids: str | Sequence[str], *, terminate: bool = False, reason: str = "
     # The ledger holds database models, which cannot be imported before Django's apps are ready.
     import_string(LEDGER)(home()).add(ids, terminate=terminate, reason=reason)
     ended = [message for broker in keepers() if broker.features.discards for message in broker.discard(ids)]
-    results["default"].save([revoked(message, reason) for message in ended])
+    store, over = results["default"], [revoked(message, reason) for message in ended]
+    store.save(over)
+    # Settling stands above calling, and revoking is something that handles do.
+    import_string(ABANDON)(store, over)
     signals.announce(signals.task_revoked, __name__, ids=ids)
     return [message.id for message in ended]
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from functools import partial
 
-from django_tasks import execution
+from django_tasks import endings
 from django_tasks.message import Delivery
 from django_tasks.plan import Outcome
 from django_tasks.pools import frames, limits
@@ -104,13 +104,13 @@ class Crew:
                 if not handle.jobs or handle.jobs[0].delivery.message.id != task_id:
                     break
                 if kill:
-                    return limits.end(handle, execution.cancelled, now, self._collect)
+                    return limits.end(handle, endings.cancelled, now, self._collect)
                 limits.strike(handle, limits.REVOKED, now)
                 return True
         found = [job for job in self.inbox if job.delivery.message.id == task_id]
         for job in found:
             self.inbox.remove(job)
-            self._finish(job, execution.revoked(job.delivery))
+            self._finish(job, endings.revoked(job.delivery))
         return bool(found)
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
@@ -333,7 +333,7 @@ class Crew:
                     "A child process died in a task",
                     extra={"pid": handle.pid, "reason": reason, "task_id": job.delivery.message.id},
                 )
-                self._finish(job, execution.lost(job.delivery, reason))
+                self._finish(job, endings.lost(job.delivery, reason))
         self._unwatch(handle.results)
         self._unwatch(handle.work)
         handle.close()
@@ -365,13 +365,13 @@ class Crew:
     def _wind_up(self, now: float) -> float:
         while self.inbox:
             job = self.inbox.popleft()
-            self._finish(job, execution.handed_back(job.delivery))
+            self._finish(job, endings.handed_back(job.delivery))
         assert self._stop_at is not None
         if now < self._stop_at:
             return self._stop_at
         for handle in self.children.values():
             if not handle.killed:
-                handle.verdict = execution.interrupted
+                handle.verdict = endings.interrupted
                 handle.kill()
         return NEVER
 
@@ -379,13 +379,13 @@ class Crew:
         """End whoever is left and give everything back to the system."""
         self.template.close()
         for handle in list(self.children.values()):
-            handle.verdict = execution.interrupted
+            handle.verdict = endings.interrupted
             handle.kill()
             handle.wait(1.0)
             self._bury(handle, signal.SIGKILL)
         while self.inbox:
             job = self.inbox.popleft()
-            self._finish(job, execution.handed_back(job.delivery))
+            self._finish(job, endings.handed_back(job.delivery))
         self.selector.close()
 
 

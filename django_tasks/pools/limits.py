@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-from django_tasks import execution
+from django_tasks import endings
 from django_tasks.pools.base import PoolOptions
 from django_tasks.pools.handle import Handle, Verdict
 
@@ -33,13 +33,13 @@ def enforce(handle: Handle, options: PoolOptions, now: float, collect: Collect) 
     if handle.killed or not handle.jobs:
         return NEVER
     if handle.limits is None:
-        handle.limits = execution.limits(handle.jobs[0].delivery, options)
+        handle.limits = endings.limits(handle.jobs[0].delivery, options)
     hard, soft = handle.limits
     if hard is not None and handle.verdict is None and now >= handle.since + hard:
         if handle.begun is None:
             handle.since = now
         else:
-            handle.verdict = partial(execution.timed_out, limit=hard)
+            handle.verdict = partial(endings.timed_out, limit=hard)
     if handle.verdict is not None:
         if now >= handle.next_kill and not end(handle, handle.verdict, now, collect):
             return now  # it had ended, and made room for another

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from types import FrameType
 
-from django_tasks import databases, execution
+from django_tasks import databases, endings, execution
 from django_tasks.exceptions import SoftTimeLimitExceeded, TaskRevoked
 from django_tasks.interrupt import Interruptible, here
 from django_tasks.message import Clock, Delivery
@@ -56,7 +56,7 @@ class SoloPool(Pool):
             return
         while self._inbox:
             delivery, _ = self._inbox.popleft()
-            outcome = execution.handed_back(delivery) if self._stopped else self._run(delivery)
+            outcome = endings.handed_back(delivery) if self._stopped else self._run(delivery)
             self._done.append((delivery, outcome))
         self.bell()
 
@@ -96,7 +96,7 @@ class SoloPool(Pool):
             interruptible=gate,
             clock=self.clock,
         )
-        _, soft = execution.limits(delivery, self.options)
+        _, soft = endings.limits(delivery, self.options)
         self._current = Running(delivery, self.clock(), os.getpid())
         try:
             with _alarm(gate, delivery, soft):

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 
-from django_tasks import databases, execution
+from django_tasks import databases, endings, execution
 from django_tasks.exceptions import SoftTimeLimitExceeded, TaskRevoked, TimeLimitExceeded
 from django_tasks.interrupt import Interruptible, here
 from django_tasks.message import Clock, Delivery
@@ -113,7 +113,7 @@ class ThreadPool(Pool):
             delivery = seat.delivery
             if delivery is not None and delivery.message.id == task_id:
                 if kill:
-                    self._write_off(seat, execution.cancelled(delivery), TaskRevoked)
+                    self._write_off(seat, endings.cancelled(delivery), TaskRevoked)
                 else:
                     seat.revoked, seat.next_strike = True, 0.0
                     self._enforce(seat, time.monotonic())
@@ -125,7 +125,7 @@ class ThreadPool(Pool):
         for entry in self._inbox:
             if entry[0].message.id == task_id:
                 self._inbox.remove(entry)
-                self._finish(entry[0], execution.revoked(entry[0]))
+                self._finish(entry[0], endings.revoked(entry[0]))
                 return True
         return False
 
@@ -147,7 +147,7 @@ class ThreadPool(Pool):
                 self._change.wait(left)
             for seat in list(self._seats):
                 if seat.delivery is not None:
-                    self._write_off(seat, execution.interrupted(seat.delivery), TaskRevoked)
+                    self._write_off(seat, endings.interrupted(seat.delivery), TaskRevoked)
             leaving = [seat.thread for seat in self._seats] + [self._watcher] * (self._watcher.ident is not None)
         for thread in leaving:
             thread.join(max(0.0, deadline - time.monotonic()) + LEAVE)
@@ -156,7 +156,7 @@ class ThreadPool(Pool):
     def _hand_back_waiting(self) -> None:
         while self._inbox:
             delivery, _ = self._inbox.popleft()
-            self._finish(delivery, execution.handed_back(delivery))
+            self._finish(delivery, endings.handed_back(delivery))
 
     def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
         self._unfinished -= 1
@@ -204,7 +204,7 @@ class ThreadPool(Pool):
             return _NEVER
         hard, soft = seat.limits
         if hard is not None and now >= seat.since + hard:
-            self._write_off(seat, execution.timed_out(delivery, hard), TimeLimitExceeded)
+            self._write_off(seat, endings.timed_out(delivery, hard), TimeLimitExceeded)
             return _NEVER
         due = _NEVER if hard is None else seat.since + hard
         wanted: list[type[BaseException]] = [TaskRevoked] * seat.revoked
@@ -252,7 +252,7 @@ class _Seat:
                     outcome = context.copy().run(execution.execute, delivery, site)
                 except BaseException as error:  # noqa: BLE001  # a bug of ours must cost neither the task nor the thread
                     _log.exception("A thread failed", extra={"task_id": delivery.message.id})
-                    outcome = execution.lost(delivery, repr(error))
+                    outcome = endings.lost(delivery, repr(error))
                 if self.gate.struck:  # what stopped half-way may have been a query
                     databases.close_all()
                 if not self._ended(delivery, outcome):
@@ -278,7 +278,7 @@ class _Seat:
                 pool._work.notify()
                 return None
             delivery, _ = pool._inbox.popleft()
-            self.limits = execution.limits(delivery, pool.options)
+            self.limits = endings.limits(delivery, pool.options)
             self.since = time.monotonic()
             self.revoked = False
             self.next_strike, self.patience = 0.0, RESTRIKE

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from django_tasks.backends.base import Broker
-from django_tasks.execution import acks_late
+from django_tasks.endings import acks_late
 from django_tasks.message import Delivery
 from django_tasks.settlement import ACKED, Done
 from django_tasks.worker.crashes import CrashBook, Suspect

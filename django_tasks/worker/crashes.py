@@ -10,8 +10,8 @@ from datetime import datetime
 from django.db.models import QuerySet
 
 from django_tasks import states
+from django_tasks.endings import max_crashes
 from django_tasks.exceptions import WorkerLostError
-from django_tasks.execution import max_crashes
 from django_tasks.failure import capture
 from django_tasks.message import Delivery
 from django_tasks.models import Crash

@@ -43,6 +43,8 @@ class Relay(threading.Thread):
         self.lease = lease
         self.consumer = consumer
         self._stop_asked = threading.Event()
+        self._sending = threading.Lock()
+        self._sent = self._seen = 0
         self._backoffs = {alias: Backoff() for alias in aliases}
         self._looked_at = dict.fromkeys(aliases, -math.inf)
 
@@ -67,13 +69,24 @@ class Relay(threading.Thread):
         except (DjangoTasksError, DatabaseError) as error:
             backoff.failed(error)
 
+    def flush(self) -> bool:
+        """Send on all that is ready now; tell whether any message has been since this was last asked, by the thread of
+        this relay as well."""
+        for alias in self.aliases:
+            self.relay(alias)
+        with self._sending:
+            before, self._seen = self._seen, self._sent
+        return self._seen != before
+
     def relay(self, alias: str) -> int:
         """Send one batch on; return how many messages that were."""
         outbox = outboxes[alias]
-        queues = [stats.queue for stats in outbox.stats(ceiling=1) if stats.ready]
-        deliveries = outbox.fetch(queues, BATCH, lease=self.lease, consumer=self.consumer)
-        if deliveries:
-            self._send(alias, deliveries)
+        with self._sending:
+            queues = [stats.queue for stats in outbox.stats(ceiling=1) if stats.ready]
+            deliveries = outbox.fetch(queues, BATCH, lease=self.lease, consumer=self.consumer)
+            if deliveries:
+                self._send(alias, deliveries)
+            self._sent += len(deliveries)
         return len(deliveries)
 
     def _send(self, alias: str, deliveries: Sequence[Delivery]) -> None:

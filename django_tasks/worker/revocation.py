@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from django_tasks.control.ledger import RevocationLedger
-from django_tasks.execution import revoked
+from django_tasks.endings import revoked
 from django_tasks.message import Delivery
 from django_tasks.settlement import Done
 from django_tasks.transactions import retrying

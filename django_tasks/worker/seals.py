@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 
 from django_tasks import conf, states
+from django_tasks.endings import refused
 from django_tasks.exceptions import SignatureError
-from django_tasks.execution import refused
 from django_tasks.message import Clock, Delivery
 from django_tasks.plan import Outcome
 from django_tasks.results.base import ResultStore

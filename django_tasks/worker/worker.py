@@ -12,15 +12,16 @@ from django.db import DatabaseError, connections
 
 from django_tasks import conf, signals, states
 from django_tasks.backends.base import Broker
-from django_tasks.connections import home, relayed
+from django_tasks.connections import groups_of, home, relayed
 from django_tasks.control.ledger import RevocationLedger
+from django_tasks.endings import handed_back
 from django_tasks.exceptions import BrokerFull, BrokerUnavailable, DjangoTasksError, StoreUnavailable
-from django_tasks.execution import handed_back
 from django_tasks.failure import capture
 from django_tasks.message import Delivery
 from django_tasks.plan import Outcome
 from django_tasks.pools.base import Pool
 from django_tasks.results.base import ResultStore
+from django_tasks.sequel import sweep
 from django_tasks.settlement import Done, Settlement
 from django_tasks.version import VERSION
 from django_tasks.worker.backoff import Backoff
@@ -358,6 +359,8 @@ class Worker:
             older_than(self.revocations.ledger.expire, settings.revocations_kept),
             older_than(self.crashes.expire, settings.revocations_kept),
             self.presence.prune,
+            older_than(groups_of(self.store.alias).expire, self.store.expires),
+            lambda: sweep(self.store),
         ]
 
     # Leaving
@@ -369,10 +372,21 @@ class Worker:
             self.broken = True
             self.stop("cold")
         if self.stopping is None:
-            if idle and (self._left() == 0 or (self.options.burst and self._empty)):
+            if idle and (self._left() == 0 or (self.options.burst and self._empty and not self._flushed())):
                 self.stop()
             return False
         return self._overdue() or idle
+
+    def _flushed(self) -> bool:
+        """Send on what waits in outboxes, such as what follows a group; tell whether there was anything."""
+        try:
+            flushed = self.relay.flush()
+        except (DjangoTasksError, DatabaseError) as error:
+            self._backoff.failed(error)
+            return True
+        if flushed:
+            self._empty = False
+        return flushed
 
     def _overdue(self) -> bool:
         if self._deadline is None:

@@ -65,7 +65,7 @@ def burst(site: Site, *arguments: str, **settings: Any) -> subprocess.CompletedP
 
 
 def notes(site: Site, number: int = 1, **options: Any) -> list[AsyncResult[Any]]:
-    return bulk(tasks.note.s(str(site.ledger)).set(options) for _ in range(number))  # type: ignore[arg-type]
+    return bulk(tasks.note.s(str(site.ledger)).set(**options) for _ in range(number))
 
 
 # Queues and brokers

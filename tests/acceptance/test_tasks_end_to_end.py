@@ -93,7 +93,7 @@ def test_an_eta_in_the_past_is_at_once_and_one_far_ahead_waits(site: Site):
 
 
 def test_a_queue_of_thousands_does_not_keep_another_one_waiting(site: Site):
-    many = bulk(tasks.pause.s(str(site.ledger), 0.002).set({"queue": "many"}) for _ in range(2000))
+    many = bulk(tasks.pause.s(str(site.ledger), 0.002).set(queue="many") for _ in range(2000))
     worker = site.worker("-c", "1", "-Q", "many,few")
     site.until(lambda: len(site.ledger.lines("end")) > 20, "they are under way")
     few = tasks.note.apply_async((str(site.ledger),), queue="few")

@@ -16,7 +16,8 @@ from django.test import override_settings
 
 from django_tasks import bulk, states
 from django_tasks.connections import brokers, results
-from django_tasks.execution import Site, execute, handed_back
+from django_tasks.endings import handed_back
+from django_tasks.execution import Site, execute
 from django_tasks.message import Delivery
 from django_tasks.models import QueuedMessage
 from django_tasks.pools.base import Pool

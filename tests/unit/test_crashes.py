@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from django_tasks import Task, states
 from django_tasks.backends.memory import MemoryBroker
 from django_tasks.control.ledger import RevocationLedger
-from django_tasks.execution import handed_back, lost
+from django_tasks.endings import handed_back, lost
 from django_tasks.message import Delivery
 from django_tasks.models import Crash
 from django_tasks.plan import Outcome

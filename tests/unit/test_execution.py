@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from django_tasks import SoftTimeLimitExceeded, Task, execution, states
+from django_tasks import SoftTimeLimitExceeded, Task, endings, states
 from django_tasks.context import current_request
 from django_tasks.exceptions import Ignore, Reject, Retry, TaskRevoked
 from django_tasks.execution import Site, execute
@@ -445,27 +445,27 @@ def test_an_error_is_kept_where_results_are_whatever_is_said_of_ignored_ones() -
 def test_limits_are_the_calls_else_the_tasks_else_the_pools(call: Any, declared: Any, pool: Any, both: Any) -> None:
     known = declare(lambda: None, time_limit=declared[0], soft_time_limit=declared[1])
     delivery = deliver(known, time_limit=call[0], soft_time_limit=call[1])
-    assert execution.limits(delivery, PoolOptions(time_limit=pool[0], soft_time_limit=pool[1])) == both
+    assert endings.limits(delivery, PoolOptions(time_limit=pool[0], soft_time_limit=pool[1])) == both
 
 
 def test_limits_of_an_unknown_task_are_the_pools() -> None:
     delivery = Delivery(Message(id="7", task="no.such", body=b""), "r")
-    assert execution.limits(delivery, PoolOptions(time_limit=30)) == (30, None)
+    assert endings.limits(delivery, PoolOptions(time_limit=30)) == (30, None)
 
 
 def test_each_end_that_a_task_cannot_tell_itself_has_its_words() -> None:
     delivery = deliver(declare(lambda: None))
     for outcome, state, words in [
-        (execution.revoked(delivery), states.REVOKED, "TaskRevoked: revoked before it was begun"),
-        (execution.revoked(delivery, "by hand"), states.REVOKED, "TaskRevoked: by hand"),
-        (execution.cancelled(delivery), states.REVOKED, "TaskRevoked: ended while it ran"),
+        (endings.revoked(delivery), states.REVOKED, "TaskRevoked: revoked before it was begun"),
+        (endings.revoked(delivery, "by hand"), states.REVOKED, "TaskRevoked: by hand"),
+        (endings.cancelled(delivery), states.REVOKED, "TaskRevoked: ended while it ran"),
         (
-            execution.timed_out(delivery, 1.5),
+            endings.timed_out(delivery, 1.5),
             states.FAILURE,
             "TimeLimitExceeded: ran longer than its time limit of 1.5 s",
         ),
         (
-            execution.lost(delivery, "signal 9 (SIGKILL)"),
+            endings.lost(delivery, "signal 9 (SIGKILL)"),
             states.RETRY,
             "WorkerLostError: the process that ran it died: signal 9 (SIGKILL)",
         ),
@@ -474,7 +474,7 @@ def test_each_end_that_a_task_cannot_tell_itself_has_its_words() -> None:
 
 
 def test_what_is_handed_back_has_cost_nothing() -> None:
-    outcome = execution.handed_back(deliver(declare(lambda: None)))
+    outcome = endings.handed_back(deliver(declare(lambda: None)))
     assert outcome.requeue is not None
     assert (outcome.state, outcome.requeue.spent, outcome.requeue.delay, outcome.keep, outcome.interim) == (
         states.PENDING,
@@ -487,14 +487,14 @@ def test_what_is_handed_back_has_cost_nothing() -> None:
 
 def test_what_is_ended_with_its_worker_goes_back_unless_it_may_not_begin_twice() -> None:
     known = declare(lambda: None)
-    assert execution.interrupted(deliver(known)).requeue == execution.handed_back(deliver(known)).requeue
-    outcome = execution.interrupted(deliver(known, receipt=ACKED))
+    assert endings.interrupted(deliver(known)).requeue == endings.handed_back(deliver(known)).requeue
+    outcome = endings.interrupted(deliver(known, receipt=ACKED))
     assert (outcome.state, outcome.requeue) == (states.FAILURE, None)
     assert text(outcome) == "WorkerLostError: ended with its worker; it is not run again, as acks_late=False says"
 
 
 def test_a_lost_run_counts_and_is_run_again() -> None:
-    outcome = execution.lost(deliver(declare(lambda: None)), "signal 9")
+    outcome = endings.lost(deliver(declare(lambda: None)), "signal 9")
     assert outcome.requeue is not None
     assert outcome.requeue.spent
 
@@ -508,17 +508,17 @@ def test_a_lost_run_fails_where_the_task_or_the_settings_say_so(
 ) -> None:
     configure(ON_CRASH=setting)
     delivery = deliver(declare(lambda: None, on_crash=declared))
-    assert (execution.lost(delivery, "x").state == states.FAILURE) is fails
-    assert execution.max_crashes(delivery.message) == (1 if fails else 3)
+    assert (endings.lost(delivery, "x").state == states.FAILURE) is fails
+    assert endings.max_crashes(delivery.message) == (1 if fails else 3)
 
 
 def test_a_lost_run_of_what_was_acknowledged_before_is_not_repeated() -> None:
-    outcome = execution.lost(deliver(declare(lambda: None, acks_late=False), receipt=ACKED), "signal 9")
+    outcome = endings.lost(deliver(declare(lambda: None, acks_late=False), receipt=ACKED), "signal 9")
     assert (outcome.state, outcome.requeue) == (states.FAILURE, None)
 
 
 @pytest.mark.parametrize(
-    "end", [lambda delivery: execution.lost(delivery, "x"), lambda delivery: execution.timed_out(delivery, 1)]
+    "end", [lambda delivery: endings.lost(delivery, "x"), lambda delivery: endings.timed_out(delivery, 1)]
 )
 def test_an_end_that_is_an_error_is_kept_as_errors_are(end: Callable[[Delivery], Outcome]) -> None:
     options = {"ignore_result": True, "on_crash": "fail"}
@@ -529,15 +529,15 @@ def test_an_end_that_is_an_error_is_kept_as_errors_are(end: Callable[[Delivery],
 def test_a_message_is_acknowledged_late_unless_the_task_or_the_settings_say_otherwise(configure: Configure) -> None:
     unknown = Message(id="7", task="no.such", body=b"")
     early, late, neither = (declare(lambda: None, acks_late=said) for said in (False, True, None))
-    assert [execution.acks_late(deliver(each).message) for each in (early, late, neither)] == [False, True, True]
-    assert execution.acks_late(unknown)
+    assert [endings.acks_late(deliver(each).message) for each in (early, late, neither)] == [False, True, True]
+    assert endings.acks_late(unknown)
     configure(ACKS_LATE=False)
-    assert [execution.acks_late(deliver(each).message) for each in (early, late, neither)] == [False, True, False]
-    assert not execution.acks_late(unknown)
+    assert [endings.acks_late(deliver(each).message) for each in (early, late, neither)] == [False, True, False]
+    assert not endings.acks_late(unknown)
 
 
 def test_how_many_crashes_are_too_many_is_the_tasks_else_the_settings(configure: Configure) -> None:
     configure(MAX_CRASHES=5)
-    assert execution.max_crashes(deliver(declare(lambda: None)).message) == 5
-    assert execution.max_crashes(deliver(declare(lambda: None, max_crashes=2)).message) == 2
-    assert execution.max_crashes(Message(id="7", task="no.such", body=b"")) == 5
+    assert endings.max_crashes(deliver(declare(lambda: None)).message) == 5
+    assert endings.max_crashes(deliver(declare(lambda: None, max_crashes=2)).message) == 2
+    assert endings.max_crashes(Message(id="7", task="no.such", body=b"")) == 5

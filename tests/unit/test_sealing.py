@@ -23,7 +23,7 @@ VALUE = {"a": (1, 2), "b": {3}, "c": b"\xff"}
 
 def sent(task: Task[..., Any], *args: Any, **options: Any) -> Message:
     """Return the message of a call as it leaves."""
-    [message] = task.s(*args).set(options).plan().messages  # type: ignore[arg-type]
+    [message] = task.s(*args).set(**options).plan().messages
     return message
 
 

@@ -14,7 +14,7 @@ import pytest
 import django_tasks
 from django_tasks import Task, abulk, bulk, current_task, send_task, shared_task, states, task
 from django_tasks.backends.memory import MemoryBroker
-from django_tasks.canvas.nodes import Signature
+from django_tasks.canvas.signature import Signature
 from django_tasks.connections import LOCAL, results
 from django_tasks.context import Request, answering
 from django_tasks.exceptions import (
@@ -229,7 +229,7 @@ def test_s_describes_a_call_and_sends_nothing(queue: MemoryBroker) -> None:
     call = add.s(1, z=2)
     assert call == Signature(add.name, (1,), {"z": 2})
     assert queue.stats() == []
-    handle = call.set({"queue": "slow"}).apply_async()
+    handle = call.set(queue="slow").apply_async()
     assert sent(queue, "slow").id == handle.id
 
 
@@ -321,7 +321,7 @@ def test_arguments_that_do_not_fit_are_refused_at_the_call(
         lambda: add.delay(*args, **kwargs),
         lambda: add.apply_async(args, kwargs),
         lambda: add.apply(args, kwargs),
-        lambda: add.s(*args, **kwargs),
+        lambda: add.s(*args, **kwargs).delay(),
         lambda: asyncio.run(add.adelay(*args, **kwargs)),
     ):
         with pytest.raises(TypeError) as caught:

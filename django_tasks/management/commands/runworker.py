@@ -198,7 +198,7 @@ class Command(BaseCommand):
         }
         lines = [f"django_tasks {VERSION} · {worker.options.name}", ""]
         lines += [f"  {key:<9}{value}" for key, value in rows.items()]
-        lines += ["", "  tasks"] + [f"    {name}" for name in sorted(tasks)] + [""]
+        lines += ["", "  tasks"] + [f"    {name}" for name in sorted(tasks) if not name.startswith("celery.")] + [""]
         encoding = self.stdout.encoding or "utf-8"
         self.stdout.write("\n".join(lines).encode(encoding, "backslashreplace").decode(encoding))
         # Now, and not when a pipe's buffer is full.

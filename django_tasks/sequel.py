@@ -1,0 +1,90 @@
+"""What follows tasks that have ended, and how is it sent?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from django_tasks import states
+from django_tasks.canvas.abandonment import abandoned, place_of
+from django_tasks.canvas.completion import Completion, complete, take
+from django_tasks.connections import brokers, groups_of, has_outbox
+from django_tasks.failure import Failure
+from django_tasks.message import Message
+from django_tasks.plan import Outcome, Part, Plan, Result, joined
+from django_tasks.publisher import publish
+from django_tasks.results.base import ResultStore
+from django_tasks.results.groups import Groups
+from django_tasks.routing import broker_for
+from django_tasks.transactions import retrying
+
+NO_VALUE = Failure("TaskError", "django_tasks.exceptions", "it asked that its end be ignored, so that it has no value")
+
+
+def following(message: Message, outcome: Outcome) -> Plan:
+    """Return what follows an outcome: what its run says, or, of one that had no run, what its message does; and what it
+    means for the group of which its task is a member."""
+    if outcome.state not in states.FINAL or outcome.requeue is not None or not outcome.counts:
+        return outcome.plan
+    if outcome.state == states.SUCCESS:
+        value = Part(place, message.id, value=outcome.value) if (place := place_of(message)) else None
+        return outcome.plan if value is None else outcome.plan + Plan(parts=(value,))
+    failure = outcome.failure or NO_VALUE
+    plan = outcome.plan if outcome.opened else outcome.plan + abandoned(message, failure)
+    if (place := place_of(message)) is None:
+        return plan
+    return plan + Plan(parts=(Part(place, message.id, failure=failure),))
+
+
+def abandon(store: ResultStore, ended: Sequence[Result]) -> None:
+    """Do what follows tasks that ended without a run, and whose messages are known: they were revoked."""
+    plans = [
+        following(result.message, Outcome(result.state, failure=result.failure))
+        for result in ended
+        if result.message is not None
+    ]
+    send(store, joined(plans))
+
+
+def send(store: ResultStore, plan: Plan, *, shared: str | None = None) -> None:
+    """Do what a plan says; `shared` is the database whose transaction is under way, if one is.
+
+    Guarantee: where groups are rows, what follows one is sent in the transaction that records its last member: with it,
+    or, to a broker elsewhere, through the outbox. So it is sent once. Elsewhere it is sent before the group is marked
+    as fired, and `sweep` finds what was not.
+    """
+    if plan.messages or plan.groups:
+        publish(Plan(plan.messages, plan.groups))
+    if plan.results:
+        store.save(plan.results)
+    if not plan.parts:
+        return
+    groups = groups_of(store.alias)
+    if groups.database is None or groups.database == shared:
+        _fire(store, groups, complete(groups, plan.parts))
+    else:
+        retrying(groups.database, lambda: _fire(store, groups, complete(groups, plan.parts)))
+
+
+def sweep(store: ResultStore) -> int:
+    """Send what follows groups that have ended without that; return how many there were."""
+    groups = groups_of(store.alias)
+    done = Completion()
+    take(groups, done, groups.unfired())
+    if done.fired:
+        _fire(store, groups, done)
+    return len(done.fired)
+
+
+def _fire(store: ResultStore, groups: Groups, done: Completion) -> None:
+    store.save(done.results)
+    outbox = groups.database is not None
+    messages = [_through_outbox(message) if outbox else message for message in done.messages]
+    if messages:
+        publish(Plan(tuple(messages)))
+    groups.fired(done.fired)
+
+
+def _through_outbox(message: Message) -> Message:
+    """Have a message for a broker that takes no part in the database's transactions sent with the one under way."""
+    return replace(message, enqueue="transaction") if has_outbox(brokers[broker_for(message.queue)]) else message

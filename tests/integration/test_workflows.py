@@ -1,0 +1,155 @@
+"""Do workflows run on workers, whatever keeps their messages and results?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from django_tasks import GroupResult, bulk, chain, chord, group, states
+from django_tasks.canvas.signature import Signature
+from django_tasks.connections import brokers, groups_of
+from django_tasks.exceptions import ChordError
+from tests.canvas_tasks import add, fail, ids, mul, note, on_error, on_error_id, same, told, tsum
+from tests.integration.stage import FAULTY, burst, stage
+from tests.rabbit import Rabbit
+from tests.settings import REDIS_PREFIX, REDIS_URL
+
+MEMORY = {"default": {"BACKEND": "memory"}}
+
+
+def database(alias: str) -> dict[str, Any]:
+    entry = {"default": {"BACKEND": "database", "OPTIONS": {"USING": alias}}}
+    return {"BROKERS": entry, "RESULTS": entry}
+
+
+def redis(**results: Any) -> dict[str, Any]:
+    entry = {"default": {"BACKEND": "redis", "LOCATION": REDIS_URL, "OPTIONS": {"KEY_PREFIX": REDIS_PREFIX}}}
+    return {"BROKERS": entry, "RESULTS": results or entry}
+
+
+SITES: dict[str, tuple[Callable[[], dict[str, Any]], list[str]]] = {
+    "memory": (lambda: FAULTY, ["default"]),
+    "sqlite": (lambda: database("default"), ["default"]),
+    "postgres": (lambda: database("postgres"), ["default", "postgres"]),
+    "mariadb": (lambda: database("mariadb"), ["default", "mariadb"]),
+    "redis": (redis, ["default"]),
+    "redis-database": (lambda: redis(default={"BACKEND": "database"}), ["default"]),
+    "amqp": (dict, ["default"]),
+}
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.django_db(transaction=True, databases=aliases))
+        for name, (_, aliases) in SITES.items()
+    ],
+    autouse=True,
+)
+def site(request: Any, db: None) -> Iterator[str]:
+    stage.clear()
+    told.clear()
+    rabbit = Rabbit() if request.param == "amqp" else None
+    found = SITES[request.param][0]()
+    if rabbit is not None:
+        rabbit.uses("default")
+        found = {"BROKERS": {"default": rabbit.entry}, "RESULTS": {"default": {"BACKEND": "database"}}}
+    with override_settings(DJANGO_TASKS=found):
+        yield request.param
+        brokers["default"].purge("default")
+        brokers.close()
+    told.clear()
+    if rabbit is not None:
+        rabbit.close()
+
+
+WORKFLOWS: list[tuple[Signature, Any]] = [
+    (add.s(4, 16) | mul.s(2) | (add.s(4) | mul.s(8)), 352),
+    (group(add.s(i, i) for i in range(10)), [i * 2 for i in range(10)]),
+    (chord((add.s(i, i) for i in range(100)), tsum.s()), 9900),
+    (chain(add.s(1, 1), group(add.s(1), add.s(2)), tsum.s(), group(same.s(), mul.s(2))), [7, 14]),
+    (chord([chord([add.s(1, 1), add.s(2, 2)], tsum.s()), chain(add.s(1, 2), mul.s(3))], tsum.s()), 15),
+    (chord((chain(add.s(i, 1), group(same.s(), add.s(1))) for i in (0, 1)), same.s()), [[1, 2], [2, 3]]),
+    (add.chunks([(i, i) for i in range(10)], 5), [[0, 2, 4, 6, 8], [10, 12, 14, 16, 18]]),
+]
+
+
+def test_workflows_end_as_they_do_in_celery():
+    handles = [node.apply_async() for node, _ in WORKFLOWS]
+    burst()
+    assert [handle.get(0.1) for handle in handles] == [value for _, value in WORKFLOWS]
+
+
+def test_callbacks_and_errbacks_are_sent():
+    good, bad = add.s(2, 2), fail.s()
+    good.link(note.s("beside"))
+    bad.on_error(on_error.s()).on_error(on_error_id.s())
+    handles = bulk([good, bad])
+    burst()
+    assert told.count([4, "beside"]) == 1
+    assert told.count(handles[1].id) == 1
+    assert told.count([handles[1].id, "ValueError", "on purpose", True]) == 1
+
+
+def test_a_failed_member_fails_all_that_waits():
+    whole = chord([add.s(1, 1), fail.s(), chain(add.s(1, 1), fail.s(), same.s())], chain(tsum.s(), same.s()))
+    whole.link_error(on_error_id.s())
+    result = whole.apply_async()
+    burst()
+    with pytest.raises(ChordError, match="ValueError"):
+        result.get(0.1)
+    header = result.parent.parent
+    assert [each.state for each in header] == [states.SUCCESS, states.FAILURE, states.FAILURE]
+    assert (result.parent.state, result.state) == (states.FAILURE, states.FAILURE)
+    assert told == [result.parent.id]
+
+
+def test_a_group_is_found_again_by_its_id():
+    sent = group(add.s(i, i) for i in range(3)).apply_async()
+    assert not sent.ready()
+    burst()
+    found = GroupResult.restore(sent.id)
+    assert found == sent
+    assert found.ready()
+    assert found.get(0.1) == [0, 2, 4]
+    assert found.completed_count() == 3
+    known = found.progress()
+    assert known is not None
+    assert (known.done, known.size, known.failed) == (3, 3, None)
+
+
+def test_a_revoked_and_an_expired_member_fail_the_body():
+    for member in (same.s(1).set(task_id="revoked"), same.s(1).set(expires=-1)):
+        result = chord([add.s(1, 1), member], tsum.s()).apply_async()
+        if member.id == "revoked":
+            result.parent[1].revoke()
+        burst()
+        with pytest.raises(ChordError, match="Revoked|Expired"):
+            result.get(0.1)
+
+
+def test_a_revoked_step_ends_the_steps_after_it():
+    result = chain(add.s(1, 1).set(countdown=3600), add.s(1), add.s(1)).apply_async()
+    result.parent.parent.revoke()
+    burst()
+    assert [result.state, result.parent.state, result.parent.parent.state] == ["FAILURE", "FAILURE", "REVOKED"]
+
+
+def test_nothing_is_left_of_a_group_that_is_forgotten():
+    result = chord([add.s(1, 1)], tsum.s()).apply_async()
+    burst()
+    assert result.get(0.1) == 2
+    header = result.parent
+    header.forget()
+    assert groups_of().progress([header.id]) == {}
+    assert groups_of().parts(header.id) == []
+
+
+def test_who_is_who():
+    last = chain(ids.s(), group(ids.s(), ids.s()), ids.s()).apply_async()
+    burst()
+    members, first = last.parent, last.parent.parent
+    assert last.get(0.1) == {"id": last.id, "root": first.id, "parent": members.id, "group": None}
+    assert [each["parent"] for each in members.get(0.1)] == [first.id, first.id]
