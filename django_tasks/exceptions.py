@@ -30,7 +30,8 @@ DjangoTasksError
 Directive                        not an error: a task tells the worker what to do with it
 ├── Retry
 ├── Ignore
-└── Reject
+├── Reject
+└── Replaced                     another call runs in the task's place
 """
 
 from __future__ import annotations
@@ -212,3 +213,12 @@ class Reject(Directive):
 
     def __str__(self) -> str:
         return f"rejected: {self.reason}"
+
+
+class Replaced(Directive):
+    """Another call runs in the task's place, under its id; raised by `Task.replace`."""
+
+    def __init__(self, plan: Any) -> None:
+        super().__init__("replaced")
+        self.plan = plan
+        """What must be written for the other to begin."""

@@ -28,6 +28,7 @@ from django_tasks.exceptions import (
     LeaseLost,
     NotRegistered,
     Reject,
+    Replaced,
     ResultNotSerializable,
     Retry,
     SerializationError,
@@ -251,6 +252,8 @@ def _raised(attempt: Attempt, error: BaseException) -> Outcome:  # noqa: PLR0911
             return Outcome(states.PENDING, requeue=Requeue(delay=1.0), keep=False)
         case Reject():
             return Outcome(states.REJECTED, failure=capture(TaskRejected(str(error.reason))))
+        case Replaced():
+            return Outcome(states.IGNORED, keep=False, plan=error.plan, opened=True, counts=False)
         case TaskRevoked():
             return Outcome(states.REVOKED, failure=capture(error))
         case Retry():

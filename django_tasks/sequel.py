@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from django_tasks import states
-from django_tasks.canvas.abandonment import abandoned, place_of
+from django_tasks.canvas.abandonment import abandoned
+from django_tasks.canvas.calls import place_of
 from django_tasks.canvas.completion import Completion, complete, take
 from django_tasks.connections import brokers, groups_of, has_outbox
 from django_tasks.failure import Failure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from django_tasks.canvas.mapped import MAP, STARMAP
+from django_tasks.canvas.mapped import ACCUMULATE, MAP, STARMAP
 from django_tasks.canvas.signature import signature
 from django_tasks.task import task as declare
 
@@ -24,7 +24,7 @@ def call_each_with(task: Any, it: Iterable[Iterable[Any]]) -> list[Any]:
     return [node(*item) for item in it]
 
 
-@declare(name="celery.accumulate")
+@declare(name=ACCUMULATE)
 def accumulate(*args: Any, index: int | None = None) -> Any:
     """Return the arguments as a list, or one of them."""
     return list(args) if index is None else args[index]

@@ -8,17 +8,18 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import update_wrapper
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+from typing import Any, Concatenate, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from asgiref.sync import async_to_sync, sync_to_async
 
 from django_tasks import conf, states
 from django_tasks.canvas.calls import lineage, next_attempt
+from django_tasks.canvas.continuations import replacement
 from django_tasks.canvas.mapped import chunks, xmap, xstarmap
 from django_tasks.canvas.signature import Signature
 from django_tasks.canvas.steps import Step
 from django_tasks.context import Request, current_request
-from django_tasks.exceptions import MaxRetriesExceeded, Retry
+from django_tasks.exceptions import MaxRetriesExceeded, Replaced, Retry
 from django_tasks.message import Message
 from django_tasks.options import (
     DECLARATION,
@@ -232,6 +233,19 @@ class Task(Generic[P, R]):
         if throw:
             raise directive from exc
         return directive
+
+    def replace(self, node: Signature) -> NoReturn:
+        """Have another call run in this one's place, and end this run.
+
+        The other ends under this task's id, as the same member of a group, and is followed by what was to follow this
+        task. A group ends with the list of its values. Raises Replaced, which ends this run.
+        """
+        request = self.request
+        if request.called_directly:
+            raise RuntimeError(f"{self.name} was called as a function: only a task that a worker runs can be replaced.")
+        if node.is_empty:
+            raise ValueError("There is nothing in what is to run in this task's place.")
+        raise Replaced(replacement(request, node))
 
     def retry_policy(self, max_retries: int | None = None) -> RetryPolicy:
         """Return when this task is run again; `max_retries` overrides what was declared."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django_tasks import Task, task
+from django_tasks import Task, signature, task
 
 told: list[Any] = []
 """What errbacks and callbacks of this process have been told."""
@@ -56,6 +56,12 @@ def on_error(request: Any, exc: BaseException, traceback: str) -> str:
 def on_error_id(task_id: str) -> str:
     told.append(task_id)
     return task_id
+
+
+@task(bind=True)
+def become(self: Task[..., Any], form: dict[str, Any]) -> Any:
+    """Have another call run in this one's place."""
+    self.replace(signature(form))
 
 
 @task(bind=True)

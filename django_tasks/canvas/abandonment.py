@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from django_tasks import states
+from django_tasks.canvas.calls import place_of
 from django_tasks.canvas.compositions import chain, chord, group
 from django_tasks.canvas.continuations import reports
 from django_tasks.canvas.signature import Signature, signature
@@ -109,15 +110,9 @@ def _dropped_message(message: Message, failure: Failure) -> Plan:
         group_id=message.group_id,
         reply_to=message.reply_to,
     )
-    parts = () if place_of(message) is None else (Part(place_of(message), message.id, failure=failure),)  # type: ignore[arg-type]
+    place = place_of(message)
+    parts = () if place is None else (Part(place, message.id, failure=failure),)
     return joined((Plan(results=(result,), parts=parts), abandoned(message, failure)))
-
-
-def place_of(message: Message) -> tuple[str, int] | None:
-    """Return where a message's task is a member of a group."""
-    if message.group_id is None or message.group_index is None:
-        return None
-    return message.group_id, message.group_index
 
 
 def chord_failure(part: Part) -> Failure:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from django_tasks.canvas.calls import Lineage
+from django_tasks.canvas.calls import Lineage, place_of
+from django_tasks.canvas.compositions import chord, group
+from django_tasks.canvas.mapped import ACCUMULATE
 from django_tasks.canvas.signature import Signature, signature
 from django_tasks.canvas.steps import Embed, Step
 from django_tasks.context import Request
@@ -26,6 +28,19 @@ def proceed(request: Request, value: Any) -> Plan:
         following = list(map(signature, steps[::-1]))
         plans.append(following[0].begin(replace(step, tail=tuple(following[1:]))))
     return joined(plans)
+
+
+def replacement(request: Request, node: Signature) -> Plan:
+    """Return what must be written for another node to run in a task's place: it ends under the task's id, as the same
+    member of a group, and what was to follow the task follows it."""
+    if isinstance(node, group):
+        # Only a task can have the id.
+        node = chord(node, Signature(ACCUMULATE, kwargs={"index": 0}))
+    message = request.message
+    inherited = node.clone(task_id=message.id, link=request.callbacks, link_error=request.errbacks)
+    frozen = inherited.frozen(place_of(message))
+    tail = tuple(map(signature, request.chain[::-1]))
+    return frozen.begin(Step(Lineage(request.root_id, request.parent_id), tail=tail, replies=not request.is_eager))
 
 
 def reports(message: Message, embed: Embed, failure: Failure, *, replies: bool = True) -> Plan:

@@ -9,7 +9,7 @@ from typing import Any, Self
 from django_tasks.canvas.compositions import group
 from django_tasks.canvas.signature import Signature
 
-MAP, STARMAP = "celery.map", "celery.starmap"
+MAP, STARMAP, ACCUMULATE = "celery.map", "celery.starmap", "celery.accumulate"
 """The names of the tasks that do so; Celery has them too."""
 
 

@@ -12,7 +12,7 @@ from django_tasks import GroupResult, bulk, chain, chord, group, states
 from django_tasks.canvas.signature import Signature
 from django_tasks.connections import brokers, groups_of
 from django_tasks.exceptions import ChordError
-from tests.canvas_tasks import add, fail, ids, mul, note, on_error, on_error_id, same, told, tsum
+from tests.canvas_tasks import add, become, fail, ids, mul, note, on_error, on_error_id, same, told, tsum
 from tests.integration.stage import FAULTY, burst, stage
 from tests.rabbit import Rabbit
 from tests.settings import REDIS_PREFIX, REDIS_URL
@@ -72,6 +72,7 @@ WORKFLOWS: list[tuple[Signature, Any]] = [
     (chain(add.s(1, 1), group(add.s(1), add.s(2)), tsum.s(), group(same.s(), mul.s(2))), [7, 14]),
     (chord([chord([add.s(1, 1), add.s(2, 2)], tsum.s()), chain(add.s(1, 2), mul.s(3))], tsum.s()), 15),
     (chord((chain(add.s(i, 1), group(same.s(), add.s(1))) for i in (0, 1)), same.s()), [[1, 2], [2, 3]]),
+    (chain(become.s(chord([add.s(1, 1), add.s(2, 2)], tsum.s())), add.s(100)), 106),
     (add.chunks([(i, i) for i in range(10)], 5), [[0, 2, 4, 6, 8], [10, 12, 14, 16, 18]]),
 ]
 

@@ -10,7 +10,7 @@ import pytest
 from django_tasks import chain, chord, chunks, group, signature
 from django_tasks.canvas.signature import Signature
 from django_tasks.exceptions import ChordError
-from tests.canvas_tasks import add, fail, ids, mul, note, nothing, on_error, on_error_id, same, told, tsum
+from tests.canvas_tasks import add, become, fail, ids, mul, note, nothing, on_error, on_error_id, same, told, tsum
 
 pytestmark = pytest.mark.usefixtures("configure")
 
@@ -177,3 +177,26 @@ def test_what_follows_a_task_and_cannot_be_sent_fails():
     with pytest.raises(TypeError, match="too many positional"):
         result.get()
     assert result.parent.get() == 2
+
+
+@pytest.mark.parametrize(
+    ("other", "value"),
+    [(add.s(2, 3), 105), (chain(add.s(1, 1), mul.s(10)), 120), (chord([add.s(1, 1), add.s(2, 2)], tsum.s()), 106)],
+)
+def test_a_task_that_is_replaced_ends_as_the_other_and_is_followed_as_before(other: Signature, value: int):
+    result = chain(become.s(other), add.s(100)).apply()
+    assert result.get() == value
+    assert chord([become.s(other), same.s(1)], tsum.s()).apply().get() == value - 99
+
+
+def test_a_task_that_is_replaced_by_a_group_ends_with_its_values():
+    assert become.s(group(add.s(1, 1), add.s(2, 2))).apply().get() == [2, 4]
+
+
+def test_a_replacement_inherits_callbacks_and_errbacks():
+    good, bad = become.s(add.s(1, 1)), become.s(fail.s())
+    good.link(note.s())
+    bad.link_error(on_error_id.s())
+    good.apply()
+    failed = bad.apply()
+    assert told == [[2], failed.id]
