@@ -69,3 +69,9 @@ def ids(self: Task[..., Any], *args: Any) -> dict[str, Any]:
     """Tell who is who."""
     request = self.request
     return {"id": request.id, "root": request.root_id, "parent": request.parent_id, "group": request.group}
+
+
+@task
+def collect(*args: Any) -> list[Any]:
+    """Return all that it was given."""
+    return list(args)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Self, TypeVar, Unpack
+from typing import Any, ClassVar, Self, TypeVar, Unpack, cast
 
 from asgiref.sync import sync_to_async
 
@@ -19,7 +19,7 @@ from django_tasks.canvas.steps import Step, message_of
 from django_tasks.connections import LOCAL, brokers, groups_of
 from django_tasks.exceptions import DecodeError
 from django_tasks.message import member_id, new_id
-from django_tasks.options import CallOptions
+from django_tasks.options import CALL_OPTIONS, CallOptions
 from django_tasks.plan import Place, Plan
 from django_tasks.publisher import publish
 from django_tasks.registry import tasks as registered
@@ -330,6 +330,7 @@ def signature(
     options: CallOptions | None = None,
     *,
     immutable: bool = False,
+    **more: Unpack[CallOptions],
 ) -> Signature:
     """Return a node: of a task's name and arguments, of what `to_dict` gave, or the node itself.
 
@@ -338,10 +339,10 @@ def signature(
     if isinstance(task, Signature):
         return task
     if isinstance(task, str):
-        return Signature(task, args, kwargs, options, immutable=immutable)
+        return Signature(task, args, kwargs, cast(CallOptions, {**(options or {}), **more}), immutable=immutable)
     name = getattr(task, "name", None)
     if isinstance(name, str) and name in registered:
-        return Signature(name, args, kwargs, options, immutable=immutable)
+        return Signature(name, args, kwargs, cast(CallOptions, {**(options or {}), **more}), immutable=immutable)
     return _from_form(task)
 
 
@@ -350,14 +351,20 @@ def _from_form(form: Form) -> Signature:
         parts = {"task": str(form["task"]), "args": form.get("args") or (), "kwargs": form.get("kwargs") or {}}
         kind = Signature.kinds.get(form.get("subtask_type"), Signature)
         node = kind._from_parts(parts)
-        node.options.update(form.get("options") or {})
-        for name in LINKS:
-            if name in node.options:
-                node.options[name] = _linked(node.options[name])
+        node.options.update(_options_of(form))
         node.immutable = bool(form.get("immutable"))
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise DecodeError(f"{form!r:.200} does not describe a signature: {error!r}") from error
     return node
+
+
+def _options_of(form: Form) -> dict[str, Any]:
+    """Return the options of a form; Celery has others too, which mean nothing here."""
+    told = form.get("options") or {}
+    options = {name: value for name, value in told.items() if name in CALL_OPTIONS}
+    if told.get("reply_to"):
+        options["headers"] = {**(options.get("headers") or {}), "reply_to": told["reply_to"]}
+    return options | {name: _linked(options[name]) for name in LINKS if name in options}
 
 
 def _plain(value: Any) -> Any:

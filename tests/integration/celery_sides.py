@@ -82,13 +82,13 @@ def value(result: Result) -> Any:
 class CeleryWorker:
     """A Celery worker, and what its tasks have seen; `environment` says where it keeps results."""
 
-    def __init__(self, rabbit: Rabbit, folder: Path, **environment: str) -> None:
+    def __init__(self, rabbit: Rabbit, folder: Path, *, queue: str = "theirs", **environment: str) -> None:
         self.file, self.log = folder / "seen", folder / "log"
         environment = {
             **os.environ,
             **environment,
             "INTEROP_URL": rabbit.url,
-            "INTEROP_QUEUE": rabbit.name("theirs"),
+            "INTEROP_QUEUE": rabbit.name(queue),
             "INTEROP_FILE": str(self.file),
         }
         quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "INFO")

@@ -1,0 +1,178 @@
+"""Are groups recorded as promised?
+
+    class TestMongo(GroupContract):
+        @pytest.fixture
+        def groups(self):
+            yield MongoGroups(...)
+
+The fixture gives each test a place where no group is recorded. Any thread may use it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import ClassVar
+
+import pytest
+
+from django_tasks.failure import Failure
+from django_tasks.message import Message, new_group_id, new_id
+from django_tasks.plan import NOTHING, Group, Part, Plan
+from django_tasks.results.groups import Ended, Groups
+from django_tasks.testing.contracts.harness import content, together
+
+BROKEN = Failure("ValueError", "builtins", "it broke: \N{PILE OF POO}", '["it broke"]', "", ("a note",))
+BODY = Message(
+    id=new_id(),
+    task="contracts.total",
+    body=bytes(range(256)),
+    queue="mail",
+    priority=7,
+    countdown=60.0,
+    headers={"tenant": "blue"},
+    enqueue="transaction",
+)
+
+
+def group(size: int, *, then: Plan = NOTHING, place: tuple[str, int] | None = None) -> Group:
+    return Group(new_group_id(), size, then, place, None, "root", "parent")
+
+
+def part(group: Group, index: int, value: bytes = b"1", failure: Failure | None = None) -> Part:
+    return Part((group.id, index), f"task-{index}", None if failure else value, failure)
+
+
+def parts(group: Group, indexes: Sequence[int] | None = None) -> list[Part]:
+    return [part(group, index, b"%d" % index) for index in (range(group.size) if indexes is None else indexes)]
+
+
+def names(ended: Sequence[Ended]) -> list[str]:
+    return [each.group.id for each in ended]
+
+
+class GroupContract:
+    """Everything that `Groups` promises; inherit from it under a name that starts with Test."""
+
+    rounds: ClassVar[int] = 20
+    """How often each race is run."""
+
+    @pytest.fixture
+    def groups(self) -> Groups:
+        raise NotImplementedError("Override the fixture `groups`.")
+
+    def test_the_last_member_gives_out_the_group_with_what_follows(self, groups: Groups) -> None:
+        inner = group(2, place=("outer", 3))
+        first = group(3, then=Plan((BODY,), (inner,)), place=("around", 1))
+        groups.open([first, group(1)])
+        assert groups.record(parts(first, [2])) == []
+        assert groups.record(parts(first, [0])) == []
+        [ended] = groups.record(parts(first, [1]))
+        assert ended.failed is None
+        assert (ended.group.id, ended.group.size, ended.group.place) == (first.id, 3, ("around", 1))
+        assert (ended.group.root_id, ended.group.parent_id) == ("root", "parent")
+        assert ended.group.then.groups == (inner,)
+        [message] = ended.group.then.messages
+        assert content(message) | {"eta": None} == content(BODY)
+        assert message.countdown == 60.0, "it counts from now on"
+        assert groups.values(first.id) == [b"0", b"1", b"2"]
+
+    def test_members_of_several_groups_end_in_one_batch(self, groups: Groups) -> None:
+        several = [group(size) for size in (1, 2, 3, 700)]
+        groups.open(several)
+        batch = [each for one in several for each in parts(one)]
+        random.Random(7).shuffle(batch)
+        assert sorted(names(groups.record(batch))) == sorted(one.id for one in several)
+        assert [len(groups.values(one.id) or []) for one in several] == [1, 2, 3, 700]
+
+    def test_what_is_recorded_twice_counts_once(self, groups: Groups) -> None:
+        one = group(3)
+        groups.open([one])
+        assert groups.record([part(one, 0), part(one, 0), part(one, 1)]) == []
+        assert groups.record([part(one, 0, b"7"), part(one, 1, failure=BROKEN)]) == []
+        assert groups.progress([one.id])[one.id].done == 2
+        assert names(groups.record([part(one, 2)])) == [one.id]
+        assert groups.record(parts(one)) == []
+        assert groups.values(one.id) == [b"1", b"1", b"1"]
+
+    def test_the_first_failure_gives_the_group_out_and_nothing_does_again(self, groups: Groups) -> None:
+        one = group(3)
+        groups.open([one])
+        [ended] = groups.record([part(one, 1, failure=BROKEN)])
+        assert ended.failed is not None
+        assert (ended.failed.place, ended.failed.task_id) == ((one.id, 1), "task-1")
+        assert ended.failed.failure == BROKEN
+        assert groups.record([part(one, 0, failure=BROKEN), part(one, 2)]) == []
+        assert groups.values(one.id) is None
+        known = groups.progress([one.id])[one.id]
+        assert (known.done, known.ready) == (3, True)
+        assert known.failed is not None
+        assert known.failed.task_id == "task-1"
+        assert [each.failure is None for each in groups.parts(one.id)] == [False, False, True]
+
+    def test_parts_that_belong_nowhere_are_dropped(self, groups: Groups) -> None:
+        one = group(2)
+        groups.open([one])
+        stray = group(1)
+        assert groups.record([part(stray, 0), part(one, 2), part(one, -1), part(one, 0)]) == []
+        assert groups.progress([one.id, stray.id]).keys() == {one.id}
+        assert groups.progress([one.id])[one.id].done == 1
+
+    def test_a_group_that_is_opened_again_stays_as_it_is(self, groups: Groups) -> None:
+        one = group(1)
+        groups.open([one])
+        groups.open([one, one])
+        assert names(groups.record(parts(one))) == [one.id]
+        groups.open([one])
+        assert groups.record(parts(one)) == []
+        assert groups.progress([one.id])[one.id].done == 1
+
+    def test_a_group_that_never_began_has_ended(self, groups: Groups) -> None:
+        one = Group(new_group_id(), 2, failure=BROKEN)
+        groups.open([one])
+        known = groups.progress([one.id])[one.id]
+        assert known.failed is not None
+        assert known.failed.failure == BROKEN
+        assert known.ended_at is not None
+        assert groups.record(parts(one)) == []
+
+    def test_a_saved_text_is_kept(self, groups: Groups) -> None:
+        one, unknown = group(2), group(3)
+        groups.open([one])
+        for each in (one, unknown):
+            groups.keep(each.id, each.size, "中文")
+        assert [known.saved for known in groups.progress([one.id, unknown.id]).values()] == ["中文"] * 2
+        assert names(groups.record(parts(unknown))) == [unknown.id]
+
+    def test_what_is_forgotten_is_gone(self, groups: Groups) -> None:
+        several = [group(2) for _ in range(3)]
+        groups.open(several)
+        groups.record([each for one in several for each in parts(one)])
+        assert groups.forget([several[0].id, several[1].id, "unknown"]) == 2
+        assert groups.progress([one.id for one in several]).keys() == {several[2].id}
+        assert groups.parts(several[0].id) == []
+        assert len(groups.parts(several[2].id)) == 2
+
+    def test_groups_expire_after_they_ended(self, groups: Groups) -> None:
+        over, open_one = group(1), group(1)
+        groups.open([over, open_one])
+        groups.record(parts(over))
+        now = datetime.now(UTC)
+        assert groups.expire(now - timedelta(hours=1)) == 0
+        assert groups.expire(now + timedelta(hours=1), 0) == 0
+        assert groups.expire(now + timedelta(hours=1)) == 1
+        assert groups.progress([over.id, open_one.id]).keys() == {open_one.id}
+
+    def test_of_many_that_end_the_last_members_at_once_one_is_given_the_group(self, groups: Groups) -> None:
+        for number in range(self.rounds):
+            one, other = group(8), group(8)
+            groups.open([one, other])
+            batches = [[part(one, index), part(other, index)] for index in range(8)]
+            random.Random(number).shuffle(batches)
+            # Each batch is recorded twice, as after a crash.
+            given = together(*(partial(groups.record, batch) for batch in [*batches[:4], *batches[:4]]))
+            assert not any(given)
+            given = together(*(partial(groups.record, batch) for batch in [*batches[4:], *batches[4:]]))
+            assert sorted(name for ended in given for name in names(ended)) == sorted([one.id, other.id])
