@@ -96,8 +96,7 @@ class Command(BaseCommand):
             logs.configure(options["loglevel"], as_json=options["json_logs"], logfile=options["logfile"])
         except OSError as error:
             raise CommandError(f"Cannot write the log: {error}") from error
-        reloaded = options["reload"] and os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) == "true"
-        if options["node_number"] or reloaded:
+        if options["node_number"] or (options["reload"] and _is_reloaded()):
             # The process that started this one has the pidfile, and purged the queues once.
             self.start(options)
         else:
@@ -113,9 +112,24 @@ class Command(BaseCommand):
         elif options["workers"] > 1:
             sys.exit(Supervisor(own_command(_own_words(sys.argv)), options["workers"]).run())
         if options["reload"]:
-            autoreload.run_with_reloader(self.work, **options)
+            self.reload(options)
         else:
             self.work(**options)
+
+    def reload(self, options: dict[str, Any]) -> None:
+        """Run a worker in a thread until the code changes, in a process that another one then starts again."""
+        code: Any = 0
+        try:
+            autoreload.run_with_reloader(self.work, **options)
+        except SystemExit as left:
+            code = left.code
+        if _is_reloaded() and (code is None or isinstance(code, int)):
+            # The worker's threads go on: an interpreter that is taken down under them may crash, and with another code
+            # than the one that asks for a new start.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code or 0)
+        sys.exit(code)
 
     def work(self, **options: Any) -> None:
         """Run one worker in this process."""
@@ -203,6 +217,11 @@ class Command(BaseCommand):
         self.stdout.write("\n".join(lines).encode(encoding, "backslashreplace").decode(encoding))
         # Now, and not when a pipe's buffer is full.
         self.stdout.flush()
+
+
+def _is_reloaded() -> bool:
+    """Tell whether this process is the one that Django's reloader starts again and again."""
+    return os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) == "true"
 
 
 def _own_words(words: Sequence[str]) -> Sequence[str]:
