@@ -135,7 +135,8 @@ class Site:
         self.folder = folder
         self.kind = kind
         self.backends: dict[str, Any] = {}
-        """BROKERS and RESULTS as this process sees them; for workers the test's database is the default one."""
+        """BROKERS and RESULTS as this process sees them, and whether it signs; for workers the test's database is the
+        default one."""
         self.ledger = Ledger(folder / "ledger")
         self.settings: dict[str, Any] = {"LEASE": 2.0, "HEARTBEAT": 0.5, **signatures()}
         self.environment: dict[str, str] = {}
@@ -280,7 +281,7 @@ def prefix(broker: str) -> Iterator[str]:
 @pytest.fixture
 def site(alias: str, broker: str, prefix: str, tmp_path: Path) -> Iterator[Site]:
     site = Site(alias, tmp_path, broker)
-    site.backends = backends(broker, prefix, using=alias)
+    site.backends = backends(broker, prefix, using=alias) | signatures()
     if (broker, store_of(broker)) != ("database", "database"):
         site.settings |= backends(broker, prefix)
     with override_settings(DJANGO_TASKS={**site.settings, **site.backends}):

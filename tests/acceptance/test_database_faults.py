@@ -12,6 +12,7 @@ from django.db import OperationalError, connections
 from django.test import override_settings
 
 from django_tasks import bulk, states
+from testproject.backends import signatures
 from tests.acceptance import tasks
 from tests.acceptance.conftest import Site
 from tests.databases import parse
@@ -49,7 +50,8 @@ def private(server: PrivatePostgres, tmp_path: Path, django_db_blocker) -> Itera
     site = PrivateSite(tmp_path, server)
     site.environment["DJANGO_TASKS_TEST_URL"] = url
     backend = {"default": {"BACKEND": "database", "OPTIONS": {"USING": ALIAS}}}
-    with django_db_blocker.unblock(), override_settings(DJANGO_TASKS={"BROKERS": backend, "RESULTS": backend}):
+    keys = {"BROKERS": backend, "RESULTS": backend, **signatures()}
+    with django_db_blocker.unblock(), override_settings(DJANGO_TASKS=keys):
         call_command("migrate", database=ALIAS, verbosity=0)
         yield site
         site.close()

@@ -21,6 +21,7 @@ from django.test import override_settings
 from django_tasks import bulk, revoke, states
 from django_tasks.connections import results
 from django_tasks.result import AsyncResult
+from testproject.backends import signatures
 from tests.acceptance import tasks
 from tests.acceptance.conftest import PATIENCE, ROOT, Site, group_of
 from tests.acceptance.gates import release
@@ -572,7 +573,8 @@ def site_at(url: str, folder: Path, blocker: Any) -> Iterator[Site]:
     site.environment["DJANGO_TASKS_TEST_URL"] = url
     backend = {"default": {"BACKEND": "database", "OPTIONS": {"USING": ALIAS}}}
     try:
-        with blocker.unblock(), override_settings(DJANGO_TASKS={"BROKERS": backend, "RESULTS": backend}):
+        keys = {"BROKERS": backend, "RESULTS": backend, **signatures()}
+        with blocker.unblock(), override_settings(DJANGO_TASKS=keys):
             yield site
     finally:
         site.close()
