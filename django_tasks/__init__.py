@@ -10,8 +10,9 @@ from django_tasks.control.client import revoke
 from django_tasks.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from django_tasks.group_result import GroupResult, ResultSet, result_from_tuple
 from django_tasks.result import AsyncResult
+from django_tasks.sending import abulk, bulk, send_task
 from django_tasks.stock import accumulate
-from django_tasks.task import Task, abulk, bulk, current_task, send_task, shared_task, task
+from django_tasks.task import Task, current_task, shared_task, task
 from django_tasks.version import VERSION
 
 __version__ = VERSION

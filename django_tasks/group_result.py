@@ -14,6 +14,7 @@ from django_tasks import databases, states
 from django_tasks.connections import groups_of, results
 from django_tasks.context import may_join
 from django_tasks.control.client import revoke
+from django_tasks.encryption import reveal_value
 from django_tasks.exceptions import ResultTimeout
 from django_tasks.failure import rebuild
 from django_tasks.message import is_group_id, member_id
@@ -282,7 +283,7 @@ class GroupResult(ResultSet):
         for index, handle in enumerate(self.results):
             part = parts[index]
             if part.failure is None:
-                value = None if part.value is None else loads(part.value)
+                value = None if part.value is None else loads(reveal_value(part.value, part.task_id))
             elif isinstance(handle, GroupResult):
                 value = rebuild(part.failure)
             else:

@@ -11,6 +11,7 @@ from django.db import InterfaceError, InternalError, OperationalError
 
 from django_tasks import conf, states
 from django_tasks.backends.base import Broker
+from django_tasks.canvas.calls import place_of
 from django_tasks.exceptions import StoreUnavailable
 from django_tasks.message import Delivery, Message
 from django_tasks.plan import Outcome, Plan, Requeue, Result, joined
@@ -178,7 +179,10 @@ def _is_plain(pair: Done) -> bool:
     """Tell whether a task is over, and nothing follows."""
     delivery, outcome = pair
     goes_on = outcome.interim or outcome.requeue is not None or bool(outcome.plan)
-    return not goes_on and not outcome.settled and delivery.receipt is not ACKED
+    # What follows a failure without a run stands in a body that nobody has opened.
+    known = outcome.state == states.SUCCESS or outcome.opened
+    plain = known and not goes_on and place_of(delivery.message) is None
+    return plain and not outcome.settled and delivery.receipt is not ACKED
 
 
 def _kept(outcome: Outcome) -> bool:

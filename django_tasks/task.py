@@ -13,11 +13,10 @@ from typing import Any, Concatenate, Generic, Literal, NoReturn, ParamSpec, Prot
 from asgiref.sync import async_to_sync, sync_to_async
 
 from django_tasks import conf, states
-from django_tasks.canvas.calls import lineage, next_attempt
+from django_tasks.canvas.calls import next_attempt
 from django_tasks.canvas.continuations import replacement
 from django_tasks.canvas.mapped import chunks, xmap, xstarmap
 from django_tasks.canvas.signature import Signature
-from django_tasks.canvas.steps import Step
 from django_tasks.context import Request, current_request
 from django_tasks.exceptions import MaxRetriesExceeded, Replaced, Retry
 from django_tasks.message import Message
@@ -31,8 +30,7 @@ from django_tasks.options import (
     declared,
     retry_policy,
 )
-from django_tasks.plan import Outcome, joined
-from django_tasks.publisher import publish
+from django_tasks.plan import Outcome
 from django_tasks.registry import tasks
 from django_tasks.result import AsyncResult
 from django_tasks.retry import RetryPolicy
@@ -346,32 +344,6 @@ def task(
 
 shared_task = task
 """Celery's name for the same: there is no app object that a task could belong to."""
-
-
-def send_task(
-    name: str,
-    args: Iterable[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    **options: Unpack[CallOptions],
-) -> AsyncResult[Any]:
-    """Send a task by its name alone: it need not be known in this process."""
-    return bulk([Signature(name, tuple(args), dict(kwargs or {}), options)])[0]
-
-
-def bulk(calls: Iterable[Signature]) -> list[AsyncResult[Any]]:
-    """Send many calls at once, in one message to the broker: `bulk(add.s(i, i) for i in range(1000))`.
-
-    All arguments are checked first: either all calls of one broker are queued or none.
-    """
-    nodes = [call.frozen() for call in calls]
-    step = Step(lineage())
-    publish(joined(node.begin(step) for node in nodes))
-    return [node.handle() for node in nodes]
-
-
-async def abulk(calls: Iterable[Signature]) -> list[AsyncResult[Any]]:
-    """Send many calls at once, without blocking the event loop."""
-    return await sync_to_async(bulk)(calls)
 
 
 def current_task() -> Task[Any, Any] | None:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Event
 from typing import Any
@@ -17,9 +17,10 @@ from django.utils.module_loading import import_string
 from django_tasks.backends.base import Broker, Features, QueueStats
 from django_tasks.backends.links.bindings import read_bindings
 from django_tasks.backends.links.emulated import EmulatedLink
+from django_tasks.backends.links.ends import Ends, give_back, resent, send_back
 from django_tasks.backends.links.fitness import emulated, examine
 from django_tasks.backends.links.layout import Layout
-from django_tasks.backends.links.link import Arrival, Parcel, Receiver, Sender
+from django_tasks.backends.links.link import Arrival, Parcel
 from django_tasks.backends.links.options import read_options
 from django_tasks.backends.links.own import Own
 from django_tasks.backends.links.rabbit_receiver import RabbitReceiver
@@ -32,14 +33,12 @@ from django_tasks.wire import (
     DELIVERIES,
     DUE,
     SEEN,
-    WAY,
     Wire,
     deliveries_of,
     due_of,
     from_wire,
     seen_of,
     to_wire,
-    unmarked,
     way_of,
 )
 
@@ -54,14 +53,6 @@ _NEXT_LOOKS = 3
 
 _LINKS = {"sqs": "django_tasks.backends.links.sqs.SqsLink"}
 """Transports of kombu's that can do more than what they emulate. Their drivers are imported where they are used."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Ends:
-    """Both ends of the broker in one process."""
-
-    sender: Sender
-    receiver: Receiver
 
 
 class AmqpBroker(Broker):
@@ -220,7 +211,7 @@ class AmqpBroker(Broker):
         # If that fails, they go back with the connection.
         with suppress(PublishError):
             ends.receiver.pause()
-            _give_back(ends, ends.receiver.stale(0.0))
+            give_back(ends, ends.receiver.stale(0.0))
         ends.receiver.close()
         ends.sender.close()
 
@@ -252,7 +243,7 @@ class AmqpBroker(Broker):
         """Return what puts a delivery back."""
         message = delivery.message
         taken = self._taken.get(message.id)
-        wire = _resent(taken) if taken is not None and taken.receipt == delivery.receipt else to_wire(message)
+        wire = resent(taken) if taken is not None and taken.receipt == delivery.receipt else to_wire(message)
         wire.headers[DELIVERIES] = delivery.deliveries if spent else delivery.deliveries - 1
         wire.headers[DUE] = now + delay if delay > 0 else 0.0
         if delivery.seen_at is not None:
@@ -297,7 +288,7 @@ class AmqpBroker(Broker):
         sent: list[Arrival] = []
         parcels: list[Parcel] = []
         for arrival, left in early:
-            parcel = self._timed(arrival.queue, _resent(arrival), left)
+            parcel = self._timed(arrival.queue, resent(arrival), left)
             if parcel.step:
                 sent.append(arrival)
                 parcels.append(parcel)
@@ -323,7 +314,7 @@ class AmqpBroker(Broker):
         if not lost:
             return []
         try:
-            _send_back(self._ends, lost)
+            send_back(self._ends, lost)
         except PublishError:
             return [self._delivery(arrival, from_wire(arrival.wire, arrival.queue)) for arrival in lost]
         return []
@@ -344,7 +335,7 @@ class AmqpBroker(Broker):
     def _release(self) -> None:
         """Send back what came for a worker that has no use for it any more."""
         ends = self._ends
-        _give_back(ends, ends.receiver.stale(_STALE))
+        give_back(ends, ends.receiver.stale(_STALE))
 
     # Holding
 
@@ -365,15 +356,15 @@ class AmqpBroker(Broker):
                 del self._taken[delivery.message.id]
 
     @property
-    def _ends(self) -> _Ends:
+    def _ends(self) -> Ends:
         return self._own.get()
 
-    def _new_ends(self) -> _Ends:
+    def _new_ends(self) -> Ends:
         self._taken.clear()
         if self._link is not None:
             link = self._link(self._servers, self._layout)
-            return _Ends(link, link)
-        return _Ends(RabbitSender(self._servers, self._layout), RabbitReceiver(self._servers, self._layout))
+            return Ends(link, link)
+        return Ends(RabbitSender(self._servers, self._layout), RabbitReceiver(self._servers, self._layout))
 
 
 def _link(scheme: str) -> type[EmulatedLink]:
@@ -396,29 +387,3 @@ def _rank(delivery: Delivery) -> int:
 
 def _channel(delivery: Delivery) -> str:
     return str(delivery.receipt[0])
-
-
-def _send_back(ends: _Ends, arrivals: Sequence[Arrival]) -> None:
-    """Put arrivals back where they came from, as if they had not come."""
-    if arrivals:
-        ends.sender.send([Parcel(one.queue, _resent(one), returned=True) for one in arrivals])
-        ends.receiver.ack([arrival.receipt for arrival in arrivals])
-
-
-def _give_back(ends: _Ends, arrivals: Sequence[Arrival]) -> None:
-    """Put arrivals back, if need be in the way that always goes and counts as a loss."""
-    try:
-        _send_back(ends, arrivals)
-    except PublishError as error:
-        _log.warning("Giving messages back without their count", extra={"error": str(error)})
-        ends.receiver.requeue([arrival.receipt for arrival in arrivals])
-
-
-def _resent(arrival: Arrival) -> Wire:
-    """Return an arrival as it is sent again: unchanged, but for what the server noted on it, and for what we note: the
-    count, and what it came by."""
-    headers = unmarked(arrival.wire.headers)
-    headers[DELIVERIES] = deliveries_of(headers) + arrival.losses
-    if arrival.exchange:
-        headers[WAY] = [arrival.exchange, arrival.key]
-    return Wire(headers, arrival.wire.properties, arrival.wire.body)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from django_tasks.canvas.values import values_of
 from django_tasks.connections import groups_of
 from django_tasks.context import Request
 from django_tasks.exceptions import ChordError, DecodeError
@@ -21,7 +22,7 @@ def arguments(args: tuple[Any, ...], embed: Mapping[str, Any], store: str) -> tu
     """
     group_id, failed = embed.get("gather"), embed.get("failed")
     if group_id is not None:
-        values = groups_of(store).values(group_id)
+        values = values_of(groups_of(store), group_id)
         if values is None:
             raise ChordError(f"The values of the group {group_id} are not kept any more.")
         return ([loads(value) for value in values], *args)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from django_tasks.canvas.abandonment import chord_failure, dropped
-from django_tasks.exceptions import SerializationError
+from django_tasks.canvas.values import listed
+from django_tasks.exceptions import DecryptionError, SerializationError
 from django_tasks.failure import capture
 from django_tasks.message import Message
 from django_tasks.plan import Part, Plan, Result
@@ -59,10 +60,11 @@ def _following(groups: Groups, ended: Ended) -> Plan:
 
 def _gathered(groups: Groups, group_id: str, place: tuple[str, int]) -> Part:
     """Return the part that a whole group is of another: its values are a list, and that list is one of the other's."""
-    values = groups.values(group_id) or []
-    # Each is JSON already.
-    value = b"[" + b",".join(values) + b"]"
-    if len(value) > LIMITS.bytes:
-        error = SerializationError("result", f"{len(value):,} bytes; the limit is {LIMITS.bytes:,}")
+    try:
+        value = listed(groups, group_id)
+    except DecryptionError as error:
         return Part(place, group_id, failure=capture(error))
+    if len(value) > LIMITS.bytes:
+        large = SerializationError("result", f"{len(value):,} bytes; the limit is {LIMITS.bytes:,}")
+        return Part(place, group_id, failure=capture(large))
     return Part(place, group_id, value=value)

@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from django_tasks import AsyncResult, bulk, states
 from django_tasks.backends.links import frames
 from django_tasks.backends.links.frames import Address
-from django_tasks.canvas.nodes import seal
+from django_tasks.canvas.calls import seal
 from django_tasks.message import Message
 from django_tasks.models import TaskResult
 from tests.acceptance import tasks

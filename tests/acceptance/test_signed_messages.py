@@ -60,7 +60,7 @@ def signing(site: Site) -> Iterator[Site]:
 
 def message_of(task: Task[..., Any], *args: Any, **options: Any) -> Message:
     """Return a call as it leaves, signed."""
-    [message] = task.s(*args).set(options).plan().messages  # type: ignore[arg-type]
+    [message] = task.s(*args).set(**options).plan().messages
     return sign(message)
 
 

@@ -17,7 +17,7 @@ from django_tasks.connections import brokers, outboxes, relayed
 from django_tasks.exceptions import BrokerUnavailable
 from django_tasks.message import Delivery
 from django_tasks.models import QueuedMessage
-from django_tasks.task import bulk
+from django_tasks.sending import bulk
 from django_tasks.worker.relay import Relay
 from tests.integration.stage import note
 from tests.rabbit import Rabbit

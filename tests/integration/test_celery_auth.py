@@ -107,7 +107,7 @@ def test_a_celery_worker_runs_what_we_have_signed(worker: CeleryWorker, compress
 
 
 def test_a_celery_worker_refuses_what_was_changed_on_its_way(worker: CeleryWorker):
-    [message] = twice.s(1).set({"queue": "theirs"}).plan().messages
+    [message] = twice.s(1).set(queue="theirs").plan().messages
     signed = unpack(message.body)
     changed = replace(message, task="interop.note", body=pack(replace(signed, body=b"[[2], {}, {}]")))
     brokers["default"].publish([changed])

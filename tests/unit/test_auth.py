@@ -49,7 +49,7 @@ def site(tmp_path: Path, trusted: Path, configure: Configure) -> Owner:
 
 def sent(task: Task[..., Any], *args: Any, **options: Any) -> Message:
     """Return the message of a call as it leaves."""
-    [message] = task.s(*args).set(options).plan().messages  # type: ignore[arg-type]
+    [message] = task.s(*args).set(**options).plan().messages
     return message
 
 

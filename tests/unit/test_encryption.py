@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from django_tasks import AsyncResult, Task, states
+from django_tasks import AsyncResult, Task, chain, chord, group, states
 from django_tasks.backends.memory import MemoryBroker
 from django_tasks.cipher import Xaes
 from django_tasks.connections import brokers, results
@@ -29,6 +29,7 @@ from django_tasks.results.memory import MemoryStore
 from django_tasks.settlement import result_of
 from django_tasks.signing import sign, verify
 from tests.calls import HERE, declare, next_of
+from tests.canvas_tasks import collect, same
 from tests.certificates import owner
 from tests.integration.rig import text
 
@@ -45,7 +46,7 @@ OLD, NEW = key(), key()
 
 def sent(task: Task[..., Any], *args: Any, **options: Any) -> Message:
     """Return the message of a call as it leaves."""
-    [message] = task.s(*args).set(options).plan().messages  # type: ignore[arg-type]
+    [message] = task.s(*args).set(**options).plan().messages
     return message
 
 
@@ -283,3 +284,10 @@ def test_whoever_encrypts_nothing_loads_no_library() -> None:
     )
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def test_values_of_members_are_hidden_on_their_way_and_open_to_the_body(configure: Configure) -> None:
+    configure(ENCRYPT=True, ENCRYPTION_KEYS=[NEW])
+    whole = chord([same.s("alpha"), chain(same.s("beta"), group(same.s(), collect.s("gamma")))], collect.s("delta"))
+    assert not any(word in repr(whole.frozen().plan()) for word in ("alpha", "beta", "gamma", "delta"))
+    assert whole.apply().get() == [["alpha", ["beta", ["beta", "gamma"]]], "delta"]

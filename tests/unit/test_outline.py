@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from django_tasks import task
-from django_tasks.canvas.nodes import Signature, seal
+from django_tasks.canvas.calls import seal
+from django_tasks.canvas.signature import Signature
 from django_tasks.context import Request, answering
 from django_tasks.exceptions import ConfigurationError, NotRegistered, SerializationError
 from django_tasks.message import FIELDS, Message
@@ -54,7 +55,7 @@ def content(message: Message) -> dict[str, Any]:
 
 def by_itself(signature: Signature) -> Message:
     """Return the message of a call that says an option, and nothing by it."""
-    return seal(signature.set({"shadow": None}))
+    return seal(signature.clone(shadow=None))
 
 
 CALLS = [
