@@ -72,7 +72,7 @@ def message_of(node: Node, step: Step) -> Message:
     if errbacks := node.options.get("link_error"):
         embed["errbacks"] = errbacks
     if step.tail:
-        embed["chain"] = step.tail[::-1]
+        embed["chain"] = [*reversed(step.tail)]
     if not node.immutable:
         if step.gather is not None:
             embed["gather"] = step.gather
