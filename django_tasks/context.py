@@ -20,6 +20,12 @@ def _nowhere(outcome: Outcome) -> None:
     """Drop a report: the task was called as a plain function."""
 
 
+def forms(embed: Mapping[str, Any], name: str) -> list[Any]:
+    """Return the forms of signatures that a message's body has under a name; none where something else stands."""
+    found = embed.get(name)
+    return found if isinstance(found, list) else []
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """The call that a task is answering: `self.request` in a bound task."""
@@ -78,17 +84,17 @@ class Request:
     @property
     def callbacks(self) -> list[Any]:
         """What is sent when the task has ended well; each as the dictionary of a signature."""
-        return self.embed.get("callbacks") or []
+        return forms(self.embed, "callbacks")
 
     @property
     def errbacks(self) -> list[Any]:
         """What is sent when the task has failed for good."""
-        return self.embed.get("errbacks") or []
+        return forms(self.embed, "errbacks")
 
     @property
     def chain(self) -> list[Any]:
         """The steps that follow, the last one first."""
-        return self.embed.get("chain") or []
+        return forms(self.embed, "chain")
 
     @property
     def correlation_id(self) -> str | None:

@@ -16,13 +16,12 @@ from django_tasks import conf, databases, signals, states
 from django_tasks.canvas.abandonment import aftermath, ended
 from django_tasks.canvas.arguments import arguments
 from django_tasks.canvas.calls import next_attempt
-from django_tasks.canvas.continuations import proceed
+from django_tasks.canvas.continuations import MALFORMED, proceed
 from django_tasks.connections import brokers, results
 from django_tasks.context import Request, answering
 from django_tasks.endings import AnyTask, expired, ignores, keeps_errors, refused
 from django_tasks.exceptions import (
     ChordError,
-    ConfigurationError,
     DecodeError,
     Ignore,
     LeaseLost,
@@ -231,7 +230,7 @@ def _followed(attempt: Attempt, outcome: Outcome) -> Outcome:
     if outcome.state == states.SUCCESS:
         try:
             plan = proceed(attempt.request, attempt.value)
-        except (DecodeError, SerializationError, NotRegistered, ConfigurationError, TypeError, ValueError) as error:
+        except MALFORMED as error:
             _log.exception("What follows a task cannot be sent", extra={"task_id": message.id})
             plan = ended(attempt.request.chain[::-1], capture(error), message)
     elif outcome.state == states.IGNORED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django_tasks import states
 from django_tasks.failure import Failure
@@ -12,6 +13,13 @@ from django_tasks.message import Message
 
 Place = tuple[str, int]
 """A group's id, and the number of one of its members, counted from 0."""
+
+
+def place_from(group_id: Any, index: Any) -> Place | None:
+    """Return a place of these; None if they are none, whatever a message says."""
+    if type(group_id) is not str or type(index) is not int or not 0 <= index < 2**31:
+        return None
+    return group_id, index
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from django_tasks import states
 from django_tasks.canvas.calls import place_of
 from django_tasks.canvas.compositions import chain, chord, group
-from django_tasks.canvas.continuations import reports
+from django_tasks.canvas.continuations import MALFORMED, reports
 from django_tasks.canvas.signature import Signature, signature
 from django_tasks.canvas.steps import Embed
-from django_tasks.exceptions import ChordError, DecodeError, SerializationError
+from django_tasks.context import forms
+from django_tasks.exceptions import ChordError, DecodeError
 from django_tasks.failure import Failure, capture, rebuild
-from django_tasks.message import Message
+from django_tasks.message import Message, valid_id
 from django_tasks.plan import NOTHING, Group, Part, Plan, Result, joined
 from django_tasks.sealing import unsealed
 
@@ -36,17 +37,17 @@ def aftermath(message: Message, embed: Embed, failure: Failure, *, replies: bool
         return NOTHING
     try:
         told = reports(message, embed, failure, replies=replies)
-    except (SerializationError, DecodeError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         told = NOTHING
         failure = _with_note(failure, f"Its errbacks could not be sent: {error}")
-    return joined((told, ended((embed.get("chain") or [])[::-1], failure, message)))
+    return joined((told, ended(forms(embed, "chain")[::-1], failure, message)))
 
 
 def ended(steps: Sequence[object], failure: Failure, message: Message) -> Plan:
     """Return the end of nodes that will not begin, since the task of a message has failed."""
     try:
         return joined(_ended(signature(step), failure, message) for step in steps)  # type: ignore[arg-type]
-    except DecodeError:
+    except MALFORMED:
         return NOTHING
 
 
@@ -58,15 +59,18 @@ def _ended(node: Signature, failure: Failure, message: Message) -> Plan:
             return joined((_never_opened(node, failure), *(_ended(task, failure, message) for task in node.tasks)))
         case chord(body=Signature() as body):
             return joined((_ended(node.header, failure, message), _ended(body, failure, message)))
+    task_id = node.options["task_id"]
+    if not valid_id(task_id):
+        raise DecodeError(f"{task_id!r:.80} is no id of a task")
     result = Result(
-        id=node.options["task_id"],
+        id=task_id,
         state=states.FAILURE,
         failure=failure,
         task=node.task,
         ended_at=datetime.now(UTC),
         root_id=message.root_id or message.id,
         parent_id=message.id,
-        group_id=node.options.get("group_id"),
+        group_id=None if node.place is None else node.place[0],
     )
     parts = () if node.place is None else (Part(node.place, result.id, failure=failure),)
     return Plan(results=(result,), parts=parts)
@@ -74,6 +78,8 @@ def _ended(node: Signature, failure: Failure, message: Message) -> Plan:
 
 def _never_opened(node: group, failure: Failure) -> Plan:
     group_id, size = node.options["task_id"], len(node.tasks)
+    if not valid_id(group_id):
+        raise DecodeError(f"{group_id!r:.80} is no id of a group")
     parts = () if node.place is None else (Part(node.place, group_id, failure=failure),)
     return Plan(groups=(Group(group_id, size, failure=failure),), parts=parts)
 

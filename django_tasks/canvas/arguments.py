@@ -22,6 +22,8 @@ def arguments(args: tuple[Any, ...], embed: Mapping[str, Any], store: str) -> tu
     """
     group_id, failed = embed.get("gather"), embed.get("failed")
     if group_id is not None:
+        if type(group_id) is not str:
+            raise DecodeError("what names the group whose values are an argument is no text")
         values = values_of(groups_of(store), group_id)
         if values is None:
             raise ChordError(f"The values of the group {group_id} are not kept any more.")

@@ -17,7 +17,7 @@ from django_tasks.encryption import conceal
 from django_tasks.message import Message, new_id, valid_id
 from django_tasks.options import CALL_OPTIONS, CallOptions, TaskOptions, check_call
 from django_tasks.outline import checked_name, origin, outline_of
-from django_tasks.plan import Place
+from django_tasks.plan import Place, place_from
 from django_tasks.registry import tasks
 from django_tasks.reprs import redacted_call
 from django_tasks.routing import checked_queue, place_for, priority_for
@@ -63,9 +63,7 @@ def lineage() -> Lineage:
 
 def place_of(message: Message) -> Place | None:
     """Return where a message's task is a member of a group."""
-    if message.group_id is None or message.group_index is None:
-        return None
-    return message.group_id, message.group_index
+    return place_from(message.group_id, message.group_index)
 
 
 def ignored(message: Message) -> bool:

@@ -10,17 +10,21 @@ from django_tasks.canvas.compositions import chord, group
 from django_tasks.canvas.mapped import ACCUMULATE
 from django_tasks.canvas.signature import Signature, signature
 from django_tasks.canvas.steps import Embed, Step
-from django_tasks.context import Request
+from django_tasks.context import Request, forms
+from django_tasks.exceptions import DjangoTasksError
 from django_tasks.failure import Failure
 from django_tasks.message import Message
 from django_tasks.plan import Plan, joined
 from django_tasks.registry import tasks
 
+MALFORMED = (DjangoTasksError, LookupError, TypeError, ValueError, AttributeError)
+"""What it may raise to go on with what a message says, which anybody may have written."""
+
 
 def proceed(request: Request, value: Any) -> Plan:
     """Return what follows a task that has ended well with a value.
 
-    Raises SerializationError, TypeError or ValueError for a value or options that cannot be sent on.
+    Raises one of MALFORMED for a value or options that cannot be sent on.
     """
     step = Step(Lineage(request.root_id, request.id), given=(value,), replies=not request.is_eager)
     plans = [signature(each).begin(step) for each in request.callbacks]
@@ -47,7 +51,7 @@ def reports(message: Message, embed: Embed, failure: Failure, *, replies: bool =
     """Return the errbacks of a task that has failed for good."""
     step = Step(Lineage(message.root_id or message.id, message.id), replies=replies)
     plans = []
-    for each in embed.get("errbacks") or ():
+    for each in forms(embed, "errbacks"):
         errback = signature(each)
         if _is_told_more(errback):
             told = replace(step, failed={"message": _told(message), "failure": failure.as_dict()})

@@ -20,7 +20,7 @@ from django_tasks.connections import LOCAL, brokers, groups_of
 from django_tasks.exceptions import DecodeError
 from django_tasks.message import member_id, new_id
 from django_tasks.options import CALL_OPTIONS, CallOptions
-from django_tasks.plan import Place, Plan
+from django_tasks.plan import Place, Plan, place_from
 from django_tasks.publisher import publish
 from django_tasks.registry import tasks as registered
 from django_tasks.result import AsyncResult
@@ -122,7 +122,7 @@ class Signature:
         """Lay options over those of this node; return it."""
         if immutable is not None:
             self.set_immutable(immutable)
-        self.options.update(options)
+        self.options.update(options | {name: _linked(options[name]) for name in LINKS if name in options})
         return self
 
     def set_immutable(self, immutable: bool) -> None:
@@ -284,8 +284,7 @@ class Signature:
     @property
     def place(self) -> Place | None:
         """Where this node is a member of a group."""
-        group_id, index = self.options.get("group_id"), self.options.get("group_index")
-        return None if group_id is None or index is None else (group_id, index)
+        return place_from(self.options.get("group_id"), self.options.get("group_index"))
 
     @property
     def is_empty(self) -> bool:

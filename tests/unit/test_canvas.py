@@ -7,9 +7,15 @@ from typing import Any
 
 import pytest
 
-from django_tasks import chain, chord, chunks, group, signature
+from django_tasks import Task, chain, chord, chunks, group, signature
 from django_tasks.canvas.signature import Signature
+from django_tasks.endings import revoked
 from django_tasks.exceptions import ChordError
+from django_tasks.execution import execute
+from django_tasks.message import Delivery, Message, new_id
+from django_tasks.sequel import following
+from django_tasks.serializers import encode_body
+from tests.calls import HERE, deliver
 from tests.canvas_tasks import add, become, fail, ids, mul, note, nothing, on_error, on_error_id, same, told, tsum
 
 pytestmark = pytest.mark.usefixtures("configure")
@@ -200,3 +206,34 @@ def test_a_replacement_inherits_callbacks_and_errbacks():
     good.apply()
     failed = bad.apply()
     assert told == [[2], failed.id]
+
+
+# What anybody may have written
+
+
+@pytest.mark.parametrize(
+    "embed",
+    [
+        {"callbacks": 5, "errbacks": "x", "chain": {"a": 1}},
+        {"callbacks": [5], "errbacks": [None], "chain": ["x"]},
+        {"chain": [{"task": "x", "options": {"task_id": 5, "group_id": [], "group_index": {}}}]},
+        {"chain": [{"task": "x", "subtask_type": "group", "kwargs": {"tasks": [{"task": "y"}]}}]},
+        {"chain": [{"task": "x", "subtask_type": "chord", "kwargs": {"header": 5, "body": 5}}]},
+        {"chain": [{"task": "x", "subtask_type": "chain", "kwargs": 5, "options": 5}]},
+        {"chain": [{"task": tsum.name, "kwargs": {"what": 1}, "options": {"queue": ["x"]}}]},
+        {"errbacks": [{"task": on_error.name, "options": {"eta": "x"}}], "chain": [{"task": 5}]},
+    ],
+)
+@pytest.mark.parametrize("call", [add, fail])
+def test_whatever_a_message_says_of_what_follows_its_task_runs(call: Task[..., Any], embed: dict[str, Any]):
+    message = Message(id=new_id(), task=call.name, body=encode_body((1, 2), {}, embed), group_id="g", group_index=2**40)
+    outcome = execute(Delivery(message, "r"), HERE)
+    assert outcome.state == ("SUCCESS" if call is add else "FAILURE")
+    assert following(message, outcome).parts == ()
+    assert following(message, revoked(Delivery(message, "r"))).messages == ()
+
+
+@pytest.mark.parametrize("embed", [{"gather": 5}, {"gather": {"a": []}}, {"failed": 5}, {"failed": {"message": []}}])
+def test_arguments_that_cannot_be_found_end_the_task(embed: dict[str, Any]):
+    outcome = execute(deliver(same, body=encode_body((), {}, embed)), HERE)
+    assert outcome.state == "FAILURE"
