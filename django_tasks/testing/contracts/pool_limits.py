@@ -51,7 +51,11 @@ class LimitContract(PoolHarness):
         for _ in range(self.rounds):
             calls += [delivery(tasks.tidy_up, stage.gate().began, soft=0.02), delivery(tasks.add, 1, 2)]
         outcomes = stage.run(pool, calls)
-        assert [value(outcome) for outcome in outcomes] == ["tidied up", 3] * self.rounds
+        assert [value(outcome) for outcome in outcomes[1::2]] == [3] * self.rounds
+        # On a busy machine the limit may be over before the task has come to where it is caught.
+        early = [outcome for outcome in outcomes[::2] if outcome.state != states.SUCCESS]
+        assert {failed_as(outcome) for outcome in early} <= {"SoftTimeLimitExceeded"}
+        assert {value(outcome) for outcome in outcomes[::2] if outcome.state == states.SUCCESS} == {"tidied up"}
         # The median, since a busy machine may be late now and then, but not every other time.
         assert statistics.median(outcome.runtime for outcome in outcomes[::2]) < 0.3
 
