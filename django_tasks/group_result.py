@@ -6,9 +6,8 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Self, cast
-
-from asgiref.sync import sync_to_async
 
 from django_tasks import databases, states
 from django_tasks.connections import groups_of, results
@@ -18,7 +17,7 @@ from django_tasks.encryption import reveal_value
 from django_tasks.exceptions import ResultTimeout
 from django_tasks.failure import rebuild
 from django_tasks.message import is_group_id, member_id
-from django_tasks.plan import Result
+from django_tasks.plan import Part, Result
 from django_tasks.result import FORBIDDEN, AsyncResult, value_of
 from django_tasks.results.groups import Progress
 from django_tasks.serializers import loads
@@ -143,15 +142,18 @@ class ResultSet:
         if disable_sync_subtasks and not may_join():
             raise RuntimeError(FORBIDDEN)
         deadline = None if timeout is None else time.monotonic() + timeout
-        self._await(deadline)
+        self._await(deadline, fast=propagate)
         values: list[Any] = []
-        for each in self.results:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            value = each.get(left, propagate=propagate, disable_sync_subtasks=False)
+        for handle, value in self._ended(deadline, propagate):
             if callback is not None:
-                callback(each.id, value)
+                callback(handle.id, value)
             values.append(value)
         return values
+
+    def _ended(self, deadline: float | None, propagate: bool) -> Iterator[tuple[Any, Any]]:
+        """Give each handle with its value, or raise what it failed with."""
+        for handle in self.results:
+            yield handle, handle.get(_left(deadline), propagate=propagate, disable_sync_subtasks=False)
 
     join = join_native = get
 
@@ -162,7 +164,7 @@ class ResultSet:
             waiting = [leaf for leaf in self._leaves if leaf.known is None and not leaf.ignored]
             if not waiting:
                 return
-            left = None if deadline is None else deadline - time.monotonic()
+            left = _left(deadline)
             if left is not None and left <= 0:
                 raise ResultTimeout(f"{len(waiting)} of {len(self._leaves)} tasks did not end in time.")
             # The last to end is as good as any: the others are read when it has.
@@ -173,7 +175,7 @@ class ResultSet:
         deadline = None if timeout is None else time.monotonic() + timeout
         waiting = {leaf.id: leaf for leaf in self._leaves}
         while waiting:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            left = _left(deadline)
             store = next(iter(waiting.values())).store
             ended = results[store].wait([each for each, leaf in waiting.items() if leaf.store == store], left)
             if not ended:
@@ -184,14 +186,7 @@ class ResultSet:
 
     async def aget(self, timeout: float | None = None, *, propagate: bool = True) -> list[Any]:
         """Wait for all as `get` does, without blocking the event loop."""
-        return await sync_to_async(self._get_aside, thread_sensitive=False)(timeout, propagate)
-
-    def _get_aside(self, timeout: float | None, propagate: bool) -> list[Any]:
-        try:
-            return self.get(timeout, propagate=propagate)
-        finally:
-            # In a thread that answers no request nobody else would ever close them.
-            databases.close_all()
+        return await databases.aside(partial(self.get, timeout, propagate=propagate))
 
     # What becomes of them
 
@@ -259,44 +254,19 @@ class GroupResult(ResultSet):
         if known is None:
             super()._await(deadline, fast=fast)
 
-    def get(
-        self,
-        timeout: float | None = None,
-        *,
-        propagate: bool = True,
-        disable_sync_subtasks: bool = True,
-        callback: Callable[[str, Any], None] | None = None,
-    ) -> list[Any]:
-        if disable_sync_subtasks and not may_join():
-            raise RuntimeError(FORBIDDEN)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        self._await(deadline, fast=propagate)
-        groups = groups_of(self.store)
-        parts = {part.place[1]: part for part in groups.parts(self.id)}
+    def _ended(self, deadline: float | None, propagate: bool) -> Iterator[tuple[Any, Any]]:
+        parts = {part.place[1]: part for part in groups_of(self.store).parts(self.id)}
         if len(parts) < len(self.results):
             known = self.progress()
             if propagate and known is not None and known.failed is not None and known.failed.failure is not None:
                 raise rebuild(known.failed.failure)
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            return super().get(left, propagate=propagate, disable_sync_subtasks=False, callback=callback)
-        values = []
+            yield from super()._ended(deadline, propagate)
+            return
         for index, handle in enumerate(self.results):
-            part = parts[index]
-            if part.failure is None:
-                value = None if part.value is None else loads(reveal_value(part.value, part.task_id))
-            elif isinstance(handle, GroupResult):
-                value = rebuild(part.failure)
-            else:
-                # The result of the task tells more than the part does.
-                value = handle.get(propagate=propagate, disable_sync_subtasks=False) or rebuild(part.failure)
-            if propagate and part.failure is not None:
+            value = _value_of(parts[index], handle, propagate)
+            if propagate and parts[index].failure is not None:
                 raise cast(BaseException, value)
-            if callback is not None:
-                callback(handle.id, value)
-            values.append(value)
-        return values
-
-    join = join_native = get
+            yield handle, value
 
     def forget(self) -> None:
         """Remove the results of the members, and the record of the group."""
@@ -335,17 +305,31 @@ class GroupResult(ResultSet):
     def restore(cls, group_id: str, store: str = "default") -> GroupResult | None:
         """Return the handle of a group by its id: one that was saved, or whose members have ids that follow from its
         own, as they do unless one was given. None when the group is not known."""
-        known = groups_of(store).progress([group_id]).get(group_id)
-        if known is None:
-            return None
-        if known.saved is not None:
-            return cast(GroupResult, result_from_tuple(json.loads(known.saved), store))
-        if not is_group_id(group_id):
+        groups = groups_of(store)
+        if (saved := groups.kept(group_id)) is not None:
+            return cast(GroupResult, result_from_tuple(json.loads(saved), store))
+        known = groups.progress([group_id]).get(group_id)
+        if known is None or not is_group_id(group_id):
             return None
         members: list[AsyncResult[Any]] = [
             AsyncResult(member_id(group_id, index), store) for index in range(known.size)
         ]
         return cls(group_id, members, store)
+
+
+def _left(deadline: float | None) -> float | None:
+    """Return the seconds until a deadline, none below 0."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _value_of(part: Part, handle: Any, propagate: bool) -> Any:
+    """Return what a member returned, or the exception that it failed with."""
+    if part.failure is None:
+        return None if part.value is None else loads(reveal_value(part.value, part.task_id))
+    if isinstance(handle, GroupResult):
+        return rebuild(part.failure)
+    # The result of the task tells more than the part does.
+    return handle.get(propagate=propagate, disable_sync_subtasks=False) or rebuild(part.failure)
 
 
 def _is_over(known: Progress) -> bool:

@@ -85,6 +85,11 @@ class Part:
     """None if it ended well."""
 
 
+def member_end(place: Place | None, task_id: str, value: bytes | None = None, failure: Failure | None = None) -> Plan:
+    """Return what is to be recorded of the end of a group's member; nothing of a task that is none."""
+    return NOTHING if place is None else Plan(parts=(Part(place, task_id, value, failure),))
+
+
 @dataclass(frozen=True, slots=True)
 class Requeue:
     """The message goes back to its queue in place of being acknowledged."""
@@ -157,6 +162,25 @@ class Result:
     """Kept for tasks that failed, so that they can be sent again."""
     reply_to: str = ""
     """Where the message says that its result is to go. It is not kept."""
+
+    @classmethod
+    def of(cls, message: Message, state: str, /, **told: Any) -> Result:
+        """Return a result of a message's task, with what the message tells, and what else is known."""
+        return cls(
+            id=message.id,
+            state=state,
+            task=message.task,
+            queue=message.queue,
+            args_repr=message.args_repr,
+            kwargs_repr=message.kwargs_repr,
+            retries=message.retries,
+            created_at=message.created_at,
+            root_id=message.root_id,
+            parent_id=message.parent_id,
+            group_id=message.group_id,
+            reply_to=message.reply_to,
+            **told,
+        )
 
     @property
     def final(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 from asgiref.sync import sync_to_async
@@ -113,14 +114,7 @@ class AsyncResult(Generic[R]):
 
     async def aget(self, timeout: float | None = None, *, propagate: bool = True) -> R:
         """Wait for the task as `get` does, without blocking the event loop."""
-        return await sync_to_async(self._get_aside, thread_sensitive=False)(timeout, propagate)
-
-    def _get_aside(self, timeout: float | None, propagate: bool) -> R:
-        try:
-            return self.get(timeout, propagate=propagate)
-        finally:
-            # In a thread that answers no request nobody else would ever close them.
-            databases.close_all()
+        return await databases.aside(partial(self.get, timeout, propagate=propagate))
 
     async def afetch(self) -> Result:
         """Return all that is known now, as `fetch` does."""

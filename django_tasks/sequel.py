@@ -12,7 +12,7 @@ from django_tasks.canvas.completion import Completion, complete, take
 from django_tasks.connections import brokers, groups_of, has_outbox
 from django_tasks.failure import Failure
 from django_tasks.message import Message
-from django_tasks.plan import Outcome, Part, Plan, Result, joined
+from django_tasks.plan import NOTHING, Outcome, Plan, Result, joined, member_end
 from django_tasks.publisher import publish
 from django_tasks.results.base import ResultStore
 from django_tasks.results.groups import Groups
@@ -27,14 +27,12 @@ def following(message: Message, outcome: Outcome) -> Plan:
     means for the group of which its task is a member."""
     if outcome.state not in states.FINAL or outcome.requeue is not None or not outcome.counts:
         return outcome.plan
+    place = place_of(message)
     if outcome.state == states.SUCCESS:
-        value = Part(place, message.id, value=outcome.value) if (place := place_of(message)) else None
-        return outcome.plan if value is None else outcome.plan + Plan(parts=(value,))
+        return outcome.plan + member_end(place, message.id, value=outcome.value)
     failure = outcome.failure or NO_VALUE
-    plan = outcome.plan if outcome.opened else outcome.plan + abandoned(message, failure)
-    if (place := place_of(message)) is None:
-        return plan
-    return plan + Plan(parts=(Part(place, message.id, failure=failure),))
+    rest = NOTHING if outcome.opened else abandoned(message, failure)
+    return joined((outcome.plan, rest, member_end(place, message.id, failure=failure)))
 
 
 def abandon(store: ResultStore, ended: Sequence[Result]) -> None:

@@ -105,8 +105,8 @@ class Settlement:
                 back[outcome.requeue].append(delivery)
             elif outcome.interim:
                 going_on.append(delivery)
-            elif (following := self._next_attempt(delivery, outcome)) is not None:
-                again.append((delivery, signed(following)))
+            elif (attempt := self._next_attempt(delivery, outcome)) is not None:
+                again.append((delivery, signed(attempt)))
             else:
                 done.append(delivery)
         held.update(map(id, self.broker.ack(done)))
@@ -151,27 +151,17 @@ def _without(plan: Plan, message: Message | None) -> Plan:
 def result_of(delivery: Delivery, outcome: Outcome, worker: str) -> Result:
     """Return what is kept of an outcome."""
     message = delivery.message
-    return Result(
-        id=message.id,
-        state=outcome.state,
+    return Result.of(
+        message,
+        outcome.state,
         value=outcome.value,
         failure=outcome.failure,
-        task=message.task,
-        queue=message.queue,
         worker=worker,
-        args_repr=message.args_repr,
-        kwargs_repr=message.kwargs_repr,
-        retries=message.retries,
         attempts=delivery.attempt,
         runtime=outcome.runtime if outcome.ended is not None else None,
-        created_at=message.created_at,
         started_at=_moment(outcome.started),
         ended_at=_moment(outcome.ended) or datetime.now(UTC) if outcome.state in states.FINAL else None,
-        root_id=message.root_id,
-        parent_id=message.parent_id,
-        group_id=message.group_id,
         message=message if _kept(outcome) else None,
-        reply_to=message.reply_to,
     )
 
 

@@ -6,6 +6,7 @@ It fails as well, and says why: nobody waits for ever for a task that will never
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from django_tasks import states
@@ -18,7 +19,7 @@ from django_tasks.context import forms
 from django_tasks.exceptions import ChordError, DecodeError
 from django_tasks.failure import Failure, capture, rebuild
 from django_tasks.message import Message, valid_id
-from django_tasks.plan import NOTHING, Group, Part, Plan, Result, joined
+from django_tasks.plan import NOTHING, Group, Part, Plan, Result, joined, member_end
 from django_tasks.sealing import unsealed
 
 
@@ -39,7 +40,7 @@ def aftermath(message: Message, embed: Embed, failure: Failure, *, replies: bool
         told = reports(message, embed, failure, replies=replies)
     except MALFORMED as error:
         told = NOTHING
-        failure = _with_note(failure, f"Its errbacks could not be sent: {error}")
+        failure = replace(failure, notes=(*failure.notes, f"Its errbacks could not be sent: {error}"))
     return joined((told, ended(forms(embed, "chain")[::-1], failure, message)))
 
 
@@ -72,53 +73,37 @@ def _ended(node: Signature, failure: Failure, message: Message) -> Plan:
         parent_id=message.id,
         group_id=None if node.place is None else node.place[0],
     )
-    parts = () if node.place is None else (Part(node.place, result.id, failure=failure),)
-    return Plan(results=(result,), parts=parts)
+    return Plan(results=(result,)) + member_end(node.place, task_id, failure=failure)
 
 
 def _never_opened(node: group, failure: Failure) -> Plan:
     group_id, size = node.options["task_id"], len(node.tasks)
     if not valid_id(group_id):
         raise DecodeError(f"{group_id!r:.80} is no id of a group")
-    parts = () if node.place is None else (Part(node.place, group_id, failure=failure),)
-    return Plan(groups=(Group(group_id, size, failure=failure),), parts=parts)
+    return Plan(groups=(Group(group_id, size, failure=failure),)) + member_end(node.place, group_id, failure=failure)
 
 
 def dropped(plan: Plan, failure: Failure) -> Plan:
     """Return the end of all that a plan would have begun: of what was to follow a group one of whose members failed."""
-    groups = tuple(_closed(each, failure) for each in plan.groups)
-    parts = tuple(Part(each.place, each.id, failure=failure) for each in plan.groups if each.place is not None)
     return joined(
         (
-            Plan(groups=groups, parts=parts),
-            *(dropped(each.then, failure) for each in plan.groups),
+            *(_dropped_group(each, failure) for each in plan.groups),
             *(_dropped_message(message, failure) for message in plan.messages),
         )
     )
 
 
-def _closed(each: Group, failure: Failure) -> Group:
-    return Group(each.id, each.size, failure=failure, root_id=each.root_id, parent_id=each.parent_id)
+def _dropped_group(each: Group, failure: Failure) -> Plan:
+    closed = replace(each, then=NOTHING, place=None, failure=failure)
+    return joined(
+        (Plan(groups=(closed,)), member_end(each.place, each.id, failure=failure), dropped(each.then, failure))
+    )
 
 
 def _dropped_message(message: Message, failure: Failure) -> Plan:
-    result = Result(
-        id=message.id,
-        state=states.FAILURE,
-        failure=failure,
-        task=message.task,
-        queue=message.queue,
-        args_repr=message.args_repr,
-        kwargs_repr=message.kwargs_repr,
-        ended_at=datetime.now(UTC),
-        root_id=message.root_id,
-        parent_id=message.parent_id,
-        group_id=message.group_id,
-        reply_to=message.reply_to,
-    )
-    place = place_of(message)
-    parts = () if place is None else (Part(place, message.id, failure=failure),)
-    return joined((Plan(results=(result,), parts=parts), abandoned(message, failure)))
+    result = Result.of(message, states.FAILURE, failure=failure, ended_at=datetime.now(UTC))
+    end = member_end(place_of(message), message.id, failure=failure)
+    return joined((Plan(results=(result,)), end, abandoned(message, failure)))
 
 
 def chord_failure(part: Part) -> Failure:
@@ -127,9 +112,3 @@ def chord_failure(part: Part) -> Failure:
     error = ChordError(f"Dependency {part.task_id} raised {cause.type}({cause.message!r})")
     error.__cause__ = rebuild(cause)
     return capture(error)
-
-
-def _with_note(failure: Failure, note: str) -> Failure:
-    return Failure(
-        failure.type, failure.module, failure.message, failure.args, failure.traceback, (*failure.notes, note)
-    )

@@ -10,7 +10,7 @@ from django_tasks.canvas.values import listed
 from django_tasks.exceptions import DecryptionError, SerializationError
 from django_tasks.failure import capture
 from django_tasks.message import Message
-from django_tasks.plan import Part, Plan, Result
+from django_tasks.plan import Part, Place, Plan, Result, member_end
 from django_tasks.results.groups import Ended, Groups
 from django_tasks.serializers import LIMITS
 
@@ -51,14 +51,14 @@ def _following(groups: Groups, ended: Ended) -> Plan:
     """Return what follows a group that has ended."""
     group, failed = ended.group, ended.failed
     if failed is not None:
-        parts = () if group.place is None else (Part(group.place, failed.task_id, failure=failed.failure),)
-        return dropped(group.then, chord_failure(failed)) + Plan(parts=parts)
+        end = member_end(group.place, failed.task_id, failure=failed.failure)
+        return dropped(group.then, chord_failure(failed)) + end
     if group.place is None:
         return group.then
     return group.then + Plan(parts=(_gathered(groups, group.id, group.place),))
 
 
-def _gathered(groups: Groups, group_id: str, place: tuple[str, int]) -> Part:
+def _gathered(groups: Groups, group_id: str, place: Place) -> Part:
     """Return the part that a whole group is of another: its values are a list, and that list is one of the other's."""
     try:
         value = listed(groups, group_id)

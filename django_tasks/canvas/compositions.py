@@ -34,10 +34,34 @@ class _Composed(Signature):
         return {name: value for name, value in self.options.items() if name not in kept}
 
 
-class chain(_Composed):  # noqa: N801  # Celery's names, here and below
-    """Nodes of which each begins when the one before it has ended well, with what that returned."""
+class _Several(_Composed):
+    """A list of nodes."""
 
     __slots__ = ("tasks",)
+
+    tasks: list[Signature]
+
+    def _form_of_kwargs(self) -> dict[str, Any]:
+        return {"tasks": [task.to_dict() for task in self.tasks]}
+
+    def _copy(self) -> Self:
+        twin = super()._copy()
+        twin.tasks = [task._copy() for task in self.tasks]
+        return twin
+
+    @property
+    def leaves(self) -> list[Signature]:
+        return [leaf for task in self.tasks for leaf in task.leaves]
+
+    @property
+    def is_empty(self) -> bool:
+        return all(task.is_empty for task in self.tasks)
+
+
+class chain(_Several):  # noqa: N801  # Celery's names, here and below
+    """Nodes of which each begins when the one before it has ended well, with what that returned."""
+
+    __slots__ = ()
 
     subtask_type = "chain"
 
@@ -70,17 +94,9 @@ class chain(_Composed):  # noqa: N801  # Celery's names, here and below
         made._fill(tasks, {})
         return made
 
-    def _form_of_kwargs(self) -> dict[str, Any]:
-        return {"tasks": [task.to_dict() for task in self.tasks]}
-
     @classmethod
     def _from_parts(cls, parts: Mapping[str, Any]) -> Signature:
         return cls._of(map(signature, parts["kwargs"]["tasks"]))
-
-    def _copy(self) -> Self:
-        twin = super()._copy()
-        twin.tasks = [task._copy() for task in self.tasks]
-        return twin
 
     def _take(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         if self.tasks:
@@ -131,22 +147,14 @@ class chain(_Composed):  # noqa: N801  # Celery's names, here and below
         return handle
 
     @property
-    def leaves(self) -> list[Signature]:
-        return [leaf for task in self.tasks for leaf in task.leaves]
-
-    @property
     def place(self) -> Place | None:
         return self.tasks[-1].place if self.tasks else super().place
 
-    @property
-    def is_empty(self) -> bool:
-        return all(task.is_empty for task in self.tasks)
 
-
-class group(_Composed):  # noqa: N801
+class group(_Several):  # noqa: N801
     """Nodes that run side by side."""
 
-    __slots__ = ("tasks",)
+    __slots__ = ()
 
     subtask_type = "group"
 
@@ -154,17 +162,9 @@ class group(_Composed):  # noqa: N801
         super().__init__("celery.group", options=cast(CallOptions, options))
         self.tasks = _listed_nodes(tasks)
 
-    def _form_of_kwargs(self) -> dict[str, Any]:
-        return {"tasks": [task.to_dict() for task in self.tasks]}
-
     @classmethod
     def _from_parts(cls, parts: Mapping[str, Any]) -> Signature:
         return cls(list(map(signature, parts["kwargs"]["tasks"])))
-
-    def _copy(self) -> Self:
-        twin = super()._copy()
-        twin.tasks = [task._copy() for task in self.tasks]
-        return twin
 
     def _take(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         for task in self.tasks:
@@ -235,14 +235,6 @@ class group(_Composed):  # noqa: N801
 
     def handle(self, store: str = "default") -> GroupResult:
         return GroupResult(self.options["task_id"], [task.handle(store) for task in self.tasks], store)
-
-    @property
-    def leaves(self) -> list[Signature]:
-        return [leaf for task in self.tasks for leaf in task.leaves]
-
-    @property
-    def is_empty(self) -> bool:
-        return all(task.is_empty for task in self.tasks)
 
 
 class chord(_Composed):  # noqa: N801

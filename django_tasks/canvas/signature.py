@@ -198,11 +198,7 @@ class Signature:
         return [self, *itertools.chain.from_iterable(linked)]
 
     def __or__(self, other: object) -> Signature:
-        return self._before(other) if isinstance(other, Signature) else NotImplemented
-
-    def _before(self, other: Signature) -> Signature:
-        """Return what one does after the other."""
-        return self.kinds["chain"]._of_two(self, other)
+        return self.kinds["chain"]._of_two(self, other) if isinstance(other, Signature) else NotImplemented
 
     @classmethod
     def _of_two(cls, left: Signature, right: Signature) -> Signature:

@@ -42,21 +42,11 @@ def revoke(ids: str | Sequence[str], *, terminate: bool = False, reason: str = "
 
 def revoked(message: Message, reason: str = "") -> Result:
     """Return the result of a message that was taken out of its queue."""
-    return Result(
-        id=message.id,
-        state=states.REVOKED,
+    return Result.of(
+        message,
+        states.REVOKED,
         failure=capture(TaskRevoked(reason or "revoked before it was begun")),
-        task=message.task,
-        queue=message.queue,
-        args_repr=message.args_repr,
-        kwargs_repr=message.kwargs_repr,
-        retries=message.retries,
         attempts=message.attempts,
-        created_at=message.created_at,
         ended_at=datetime.fromtimestamp(time.time(), UTC),
-        root_id=message.root_id,
-        parent_id=message.parent_id,
-        group_id=message.group_id,
         message=message,
-        reply_to=message.reply_to,
     )

@@ -137,6 +137,10 @@ class GroupRows(Groups):
         self.open([Group(group_id, size)])
         self._run(lambda: TaskGroup.objects.using(self.database).filter(group_id=group_id).update(saved=text))
 
+    def kept(self, group_id: str) -> str | None:
+        row = TaskGroup.objects.using(self.database).filter(group_id=group_id).values_list("saved", flat=True)
+        return self._run(row.first, atomic=False)
+
     def forget(self, ids: Sequence[str]) -> int:
         return sum(self._run(partial(self._delete, chunk)) for chunk in _chunks(ids))
 
@@ -158,14 +162,14 @@ class GroupRows(Groups):
             raise StoreUnavailable(explain(self.database, error)) from error
 
 
-_PROGRESS = ("group_id", "size", "done", "failed_id", "failed_index", "error", "ended_at", "saved")
+_PROGRESS = ("group_id", "size", "done", "failed_id", "failed_index", "error", "ended_at")
 
 
 def _progress(row: dict[str, Any]) -> Progress:
     failed = None
     if row["failed_id"] is not None:
         failed = Part((row["group_id"], row["failed_index"] or 0), row["failed_id"], failure=_failure_of(row["error"]))
-    return Progress(row["group_id"], row["size"], row["done"], failed, row["ended_at"], row["saved"])
+    return Progress(row["group_id"], row["size"], row["done"], failed, row["ended_at"])
 
 
 def _fits(place: Place, found: dict[str, Any]) -> bool:

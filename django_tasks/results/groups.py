@@ -22,8 +22,6 @@ class Progress:
     """The first member that failed."""
     ended_at: datetime | None = None
     """When the last member ended, or the first one failed."""
-    saved: str | None = None
-    """What `GroupResult.save` wrote."""
 
     @property
     def ready(self) -> bool:
@@ -88,6 +86,10 @@ class Groups(ABC):
     @abstractmethod
     def keep(self, group_id: str, size: int, text: str) -> None:
         """Keep a text with a group, which is written down if it is not known."""
+
+    @abstractmethod
+    def kept(self, group_id: str) -> str | None:
+        """Return the text that is kept with a group; None if none is."""
 
     @abstractmethod
     def forget(self, ids: Sequence[str]) -> int:

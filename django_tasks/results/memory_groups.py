@@ -72,13 +72,18 @@ class MemoryGroups(Groups):
         with self._lock:
             found = {each: self._records[each] for each in ids if each in self._records}
             return {
-                each: Progress(each, record.group.size, len(record.parts), record.failed, record.ended_at, record.saved)
+                each: Progress(each, record.group.size, len(record.parts), record.failed, record.ended_at)
                 for each, record in found.items()
             }
 
     def keep(self, group_id: str, size: int, text: str) -> None:
         with self._lock:
             self._records.setdefault(group_id, _Record(Group(group_id, size))).saved = text
+
+    def kept(self, group_id: str) -> str | None:
+        with self._lock:
+            record = self._records.get(group_id)
+            return None if record is None else record.saved
 
     def forget(self, ids: Sequence[str]) -> int:
         with self._lock:

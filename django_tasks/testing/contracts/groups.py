@@ -143,7 +143,8 @@ class GroupContract:
         groups.open([one])
         for each in (one, unknown):
             groups.keep(each.id, each.size, "中文")
-        assert [known.saved for known in groups.progress([one.id, unknown.id]).values()] == ["中文"] * 2
+        assert [groups.kept(each.id) for each in (one, unknown)] == ["中文"] * 2
+        assert groups.kept(new_group_id()) is None
         assert names(groups.record(parts(unknown))) == [unknown.id]
 
     def test_what_is_forgotten_is_gone(self, groups: Groups) -> None:
