@@ -36,6 +36,17 @@ def deliver(task: Task[..., Any], *args: Any, deliveries: int = 1, receipt: Any 
     return Delivery(message, receipt, deliveries)
 
 
+def sent(task: Task[..., Any], *args: Any, **options: Any) -> Message:
+    """Return the message of a call as it leaves."""
+    [message] = task.s(*args).set(**options).plan().messages
+    return message
+
+
+def outcome_of(message: Message) -> Any:
+    """Run the call that a message is, here."""
+    return execute(Delivery(message, "r"), HERE)
+
+
 def run(function: Callable[..., Any], *args: Any, **options: Any) -> Outcome:
     """Declare a function a task and run it here."""
     return execute(deliver(declare(function, **options), *args), HERE)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,10 +15,53 @@ import kombu
 
 from django_tasks.backends.amqp import AmqpBroker
 from django_tasks.backends.links.layout import Layout, steps
-from django_tasks.message import Clock
+from django_tasks.exceptions import BrokerUnavailable
+from django_tasks.message import Clock, Delivery
+from django_tasks.testing.contracts.harness import QUEUE
 from tests.settings import AMQP_URL
 
+PATIENCE = 20.0
+"""Seconds after which what should have come is taken not to come."""
+NEVER = threading.Event()
+
 _numbers = itertools.count(1)
+
+
+def take(broker: AmqpBroker, limit: int = 100, *queues: str) -> list[Delivery]:
+    """Fetch once."""
+    return broker.fetch(queues or [QUEUE], limit, lease=30.0, consumer="w")
+
+
+def gather(broker: AmqpBroker, number: int, *queues: str, through: tuple[type[Exception], ...] = ()) -> list[Delivery]:
+    """Fetch until so many have come, whatever of these errors happens on the way."""
+    found: list[Delivery] = []
+    deadline = time.monotonic() + PATIENCE
+    while len(found) < number:
+        assert time.monotonic() < deadline, f"{len(found)} of {number} came"
+        try:
+            found += take(broker, number - len(found), *queues)
+        except through:
+            continue
+        if len(found) < number:
+            broker.wait(queues or [QUEUE], 0.05, NEVER)
+    return found
+
+
+def until(test: Callable[[], bool]) -> None:
+    """Block until something is so."""
+    deadline = time.monotonic() + PATIENCE
+    while not test():
+        assert time.monotonic() < deadline
+        NEVER.wait(0.02)
+
+
+def refused(call: Callable[[], object]) -> bool:
+    """Tell whether a call finds that nobody answers."""
+    try:
+        call()
+    except BrokerUnavailable:
+        return True
+    return False
 
 
 class Rabbit:

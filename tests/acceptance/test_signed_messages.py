@@ -18,6 +18,7 @@ from django_tasks.signing import sign
 from testproject.backends import BROKERS
 from tests.acceptance import tasks
 from tests.acceptance.conftest import Site
+from tests.calls import sent
 from tests.vendors import each_vendor
 
 pytestmark = [each_vendor(transaction=True), pytest.mark.brokers(*BROKERS, reason="run on every broker by default")]
@@ -60,8 +61,7 @@ def signing(site: Site) -> Iterator[Site]:
 
 def message_of(task: Task[..., Any], *args: Any, **options: Any) -> Message:
     """Return a call as it leaves, signed."""
-    [message] = task.s(*args).set(**options).plan().messages
-    return sign(message)
+    return sign(sent(task, *args, **options))
 
 
 def changed(site: Site) -> Iterator[tuple[str, Message]]:

@@ -8,14 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
+from django.test import override_settings
 
 from django_tasks import send_task, states, task
-from django_tasks.connections import results
+from django_tasks.connections import brokers, results
 from django_tasks.plan import Result
 from django_tasks.serializers import loads
 from tests.integration.stage import Meanwhile, build
@@ -32,6 +35,20 @@ def twice(number: int) -> int:
     if number < 0:
         raise ValueError(f"{number} is below zero")
     return 2 * number
+
+
+@contextmanager
+def site_on(rabbit: Rabbit, queue: str = "ours", **more: Any) -> Iterator[dict[str, Any]]:
+    """Have this process share a RabbitMQ with Celery, with a queue of its own, which is left empty."""
+    keys = {
+        "BROKERS": {"default": rabbit.entry},
+        "RESULTS": {"default": {"BACKEND": "memory"}},
+        "DEFAULT_QUEUE": queue,
+        **more,
+    }
+    with override_settings(DJANGO_TASKS=keys):
+        yield keys
+        brokers["default"].purge(queue)
 
 
 def calls_and_reads(client: Celery) -> None:

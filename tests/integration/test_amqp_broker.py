@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,10 +22,7 @@ from django_tasks.message import Delivery, Message
 from django_tasks.protocol import MALFORMED
 from django_tasks.testing.contracts.harness import QUEUE, ids, sample, samples
 from django_tasks.wire import to_wire
-from tests.rabbit import Rabbit
-
-PATIENCE = 20.0
-NEVER = threading.Event()
+from tests.rabbit import NEVER, PATIENCE, Rabbit, gather, refused, take, until
 
 each_type = pytest.mark.parametrize("rabbit", [{"QUEUE_TYPE": "classic"}, {"QUEUE_TYPE": "quorum"}], indirect=True)
 
@@ -42,22 +39,6 @@ def broker(rabbit: Rabbit) -> AmqpBroker:
     return rabbit.open()
 
 
-def take(broker: AmqpBroker, limit: int = 100, *queues: str) -> list[Delivery]:
-    return broker.fetch(queues or [QUEUE], limit, lease=30.0, consumer="w")
-
-
-def gather(broker: AmqpBroker, number: int, *queues: str) -> list[Delivery]:
-    """Fetch until so many have come."""
-    found: list[Delivery] = []
-    deadline = time.monotonic() + PATIENCE
-    while len(found) < number:
-        assert time.monotonic() < deadline, f"{len(found)} of {number} came"
-        found += take(broker, number - len(found), *queues) or []
-        if len(found) < number:
-            broker.wait(queues or [QUEUE], 0.05, NEVER)
-    return found
-
-
 def published(broker: AmqpBroker, number: int) -> list[Delivery]:
     broker.publish(samples(number))
     return gather(broker, number)
@@ -71,22 +52,7 @@ def cut(broker: AmqpBroker) -> None:
 
 def after_the_cut(broker: AmqpBroker) -> None:
     """Wait until it has been noticed."""
-    until(lambda: _raises(lambda: take(broker, 1, "nothing")))
-
-
-def _raises(call: Callable[[], object]) -> bool:
-    try:
-        call()
-    except BrokerUnavailable:
-        return True
-    return False
-
-
-def until(test: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not test():
-        assert time.monotonic() < deadline
-        NEVER.wait(0.02)
+    until(lambda: refused(lambda: take(broker, 1, "nothing")))
 
 
 def waiting(channel: amqp.Channel, name: str) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,12 +16,11 @@ from django_tasks.backends.links import frames
 from django_tasks.exceptions import BrokerUnavailable
 from django_tasks.message import Delivery, Message
 from django_tasks.testing.contracts.harness import QUEUE, ids, sample, samples
-from tests.rabbit import Rabbit
+from tests import rabbit as rabbits
+from tests.rabbit import Rabbit, refused, take, until
 from tests.settings import AMQP_URL
 from tests.wires import Wire, wire_to
 
-PATIENCE = 20.0
-NEVER = threading.Event()
 SHORT_STEP, STEP, LONG_STEP = 4, 23, 71
 """Bytes between two places where an exchange is cut, by its length."""
 
@@ -54,38 +53,8 @@ def through(*wires: Wire) -> str:
     return ";".join(_parts._replace(netloc=f"{account}@127.0.0.1:{wire.port}").geturl() for wire in wires)
 
 
-def take(broker: AmqpBroker, limit: int = 1000, *queues: str) -> list[Delivery]:
-    return broker.fetch(queues or [QUEUE], limit, lease=30.0, consumer="w")
-
-
-def gather(broker: AmqpBroker, number: int, *queues: str) -> list[Delivery]:
-    """Fetch until so many have come, whatever happens to the connection."""
-    found: list[Delivery] = []
-    deadline = time.monotonic() + PATIENCE
-    while len(found) < number:
-        assert time.monotonic() < deadline, f"{len(found)} of {number} came"
-        try:
-            found += take(broker, number - len(found), *queues)
-        except BrokerUnavailable:
-            continue
-        if len(found) < number:
-            broker.wait(queues or [QUEUE], 0.05, NEVER)
-    return found
-
-
-def until(test: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not test():
-        assert time.monotonic() < deadline
-        NEVER.wait(0.02)
-
-
-def refused(call: Callable[[], object]) -> bool:
-    try:
-        call()
-    except BrokerUnavailable:
-        return True
-    return False
+# Whatever happens to the connection on the way.
+gather = partial(rabbits.gather, through=(BrokerUnavailable,))
 
 
 # Cut inside

@@ -20,7 +20,7 @@ from django.test import override_settings
 from django_tasks import Task, send_task, states, task
 from django_tasks.backends.amqp import AmqpBroker
 from django_tasks.connections import brokers
-from tests.integration.celery_sides import CeleryWorker, calls_and_reads, calls_theirs_and_reads, ended, value
+from tests.integration.celery_sides import CeleryWorker, calls_and_reads, calls_theirs_and_reads, ended, site_on, value
 from tests.rabbit import Rabbit
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
@@ -79,14 +79,8 @@ def rabbit() -> Iterator[Rabbit]:
 
 @pytest.fixture(autouse=True)
 def site(rabbit: Rabbit) -> Iterator[dict[str, Any]]:
-    keys = {
-        "BROKERS": {"default": rabbit.entry},
-        "RESULTS": {"default": {"BACKEND": "memory"}},
-        "DEFAULT_QUEUE": "ours",
-    }
-    with override_settings(DJANGO_TASKS=keys):
+    with site_on(rabbit) as keys:
         yield keys
-        brokers["default"].purge("ours")
 
 
 # Our client, Celery's worker

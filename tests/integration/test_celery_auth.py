@@ -18,7 +18,7 @@ from django_tasks import send_task, states
 from django_tasks.connections import brokers
 from django_tasks.serializers.signed import pack, unpack
 from tests.certificates import Owner, owner
-from tests.integration.celery_sides import ROOT, CeleryWorker, ended, twice, value
+from tests.integration.celery_sides import ROOT, CeleryWorker, ended, site_on, twice, value
 from tests.rabbit import Rabbit
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
@@ -48,15 +48,8 @@ def rabbit() -> Iterator[Rabbit]:
 
 @pytest.fixture(autouse=True)
 def site(rabbit: Rabbit, ours: Owner, folder: Path) -> Iterator[dict[str, Any]]:
-    keys = {
-        "BROKERS": {"default": rabbit.entry},
-        "RESULTS": {"default": {"BACKEND": "memory"}},
-        "DEFAULT_QUEUE": "ours",
-        **ours.settings(folder / "trusted"),
-    }
-    with override_settings(DJANGO_TASKS=keys):
+    with site_on(rabbit, **ours.settings(folder / "trusted")) as keys:
         yield keys
-        brokers["default"].purge("ours")
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,10 @@ from typing import Any
 
 import celery
 import pytest
-from django.test import override_settings
 
 from django_tasks import chain, signature, states
-from django_tasks.connections import brokers
 from tests.canvas_tasks import add, fail, note, told
-from tests.integration.celery_sides import CeleryWorker
+from tests.integration.celery_sides import CeleryWorker, site_on
 from tests.integration.stage import Meanwhile, build, open_gate_when, stage
 from tests.rabbit import Rabbit
 
@@ -35,14 +33,8 @@ def rabbit() -> Iterator[Rabbit]:
 def site(rabbit: Rabbit) -> Iterator[None]:
     stage.clear()
     told.clear()
-    keys = {
-        "BROKERS": {"default": rabbit.entry},
-        "RESULTS": {"default": {"BACKEND": "memory"}},
-        "DEFAULT_QUEUE": OURS,
-    }
-    with override_settings(DJANGO_TASKS=keys):
+    with site_on(rabbit, OURS):
         yield
-        brokers["default"].purge(OURS)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -158,6 +159,13 @@ def some() -> list[Result]:
     return [Result(id=new_id(), state=states.SUCCESS, value=b"1", task="t", ended_at=moment) for _ in range(2)]
 
 
+def kept(store: ResultStore) -> list[str]:
+    """Have a store keep some results; return their ids."""
+    sent = some()
+    store.save(sent)
+    return [result.id for result in sent]
+
+
 def test_results_whose_answer_is_cut_are_kept_once_and_found(wire: Wire, sides: Any):
     cut, whole = sides
     for sent, _ in cut_everywhere(wire, some, cut.save):
@@ -168,23 +176,13 @@ def test_results_whose_answer_is_cut_are_kept_once_and_found(wire: Wire, sides: 
 def test_a_look_that_is_cut_finds_all_the_same(wire: Wire, sides: Any):
     cut, whole = sides
 
-    def prepare() -> list[str]:
-        sent = some()
-        whole.save(sent)
-        return [result.id for result in sent]
-
     # Each answer has two whole results; a step of a few bytes still comes through every part of it.
-    for ids, found in cut_everywhere(wire, prepare, cut.get, step=7):
+    for ids, found in cut_everywhere(wire, partial(kept, whole), cut.get, step=7):
         assert list(found) == ids
 
 
 def test_what_is_forgotten_with_its_answer_cut_is_gone(wire: Wire, sides: Any):
     cut, whole = sides
 
-    def prepare() -> list[str]:
-        sent = some()
-        whole.save(sent)
-        return [result.id for result in sent]
-
-    for ids, _ in cut_everywhere(wire, prepare, cut.forget):
+    for ids, _ in cut_everywhere(wire, partial(kept, whole), cut.forget):
         assert whole.get(ids) == {}

@@ -21,12 +21,10 @@ from django_tasks.auth import certified, verified
 from django_tasks.checks import check_keys
 from django_tasks.deployment import settings_wrong
 from django_tasks.exceptions import ConfigurationError, DecodeError, SignatureError
-from django_tasks.execution import execute
-from django_tasks.message import Delivery, Message
 from django_tasks.serializers import JSON
 from django_tasks.serializers.pickled import PICKLE
 from django_tasks.serializers.signed import AUTH, Signed, pack, unpack
-from tests.calls import HERE, declare, next_of
+from tests.calls import declare, next_of, outcome_of, sent
 from tests.certificates import Owner, elliptic, owner
 from tests.integration.rig import text, value
 
@@ -47,16 +45,6 @@ def site(tmp_path: Path, trusted: Path, configure: Configure) -> Owner:
     return found
 
 
-def sent(task: Task[..., Any], *args: Any, **options: Any) -> Message:
-    """Return the message of a call as it leaves."""
-    [message] = task.s(*args).set(**options).plan().messages
-    return message
-
-
-def run(message: Message) -> Any:
-    return execute(Delivery(message, "r"), HERE)
-
-
 def echo(x: Any) -> Any:
     return x
 
@@ -66,7 +54,7 @@ def test_a_signed_call_runs(site: Owner) -> None:
     assert (message.content_type, message.content_encoding) == ("application/data", "utf-8")
     signed = unpack(message.body)
     assert (signed.signer, signed.content_type, signed.content_encoding) == (site.name, "application/json", "utf-8")
-    assert value(run(message)) == {"a": (1, 2)}
+    assert value(outcome_of(message)) == {"a": (1, 2)}
 
 
 @pytest.mark.parametrize("digest", ["sha256", "sha384", "sha512"])
@@ -84,7 +72,7 @@ def test_celerys_serializer_reads_what_we_write_and_we_what_it_writes(
     message = sent(declare(echo), 7)
     assert theirs.deserialize(message.body) == [[7], {}, {}]
     written = theirs.serialize([["theirs"], {}, None])
-    assert value(run(replace(message, body=written.encode()))) == "theirs"
+    assert value(outcome_of(replace(message, body=written.encode()))) == "theirs"
 
 
 def test_a_changed_byte_of_what_was_signed_is_refused(site: Owner) -> None:
@@ -93,7 +81,7 @@ def test_a_changed_byte_of_what_was_signed_is_refused(site: Owner) -> None:
     for place in range(len(signed.body)):
         body = bytearray(signed.body)
         body[place] ^= 1
-        outcome = run(replace(message, body=pack(replace(signed, body=bytes(body)))))
+        outcome = outcome_of(replace(message, body=pack(replace(signed, body=bytes(body)))))
         assert text(outcome).startswith(f"SignatureError: the body is not what {site.name!r} signed")
     for place in (0, 100, len(signed.signature) - 1):
         signature = bytearray(signed.signature)
@@ -110,7 +98,7 @@ def test_a_changed_byte_of_what_was_signed_is_refused(site: Owner) -> None:
     ids=["nothing", "JSON", "bytes", "too few parts", "parts in no base64"],
 )
 def test_what_nobody_signed_is_refused(site: Owner, body: bytes) -> None:
-    outcome = run(replace(sent(declare(echo), 1), body=body))
+    outcome = outcome_of(replace(sent(declare(echo), 1), body=body))
     assert text(outcome).startswith("DecodeError: not a body that was signed as Celery's `auth` does")
 
 
@@ -118,11 +106,13 @@ def test_an_unknown_certificate_is_refused(site: Owner, trusted: Path, tmp_path:
     stranger = owner(tmp_path, "stranger")
     configure(**stranger.settings(trusted))
     message = sent(declare(echo), 1)
-    outcome = run(message)
+    outcome = outcome_of(message)
     assert outcome.state == states.FAILURE
     assert text(outcome) == f"SignatureError: its certificate is not known here: {stranger.name!r}"
     signed = unpack(message.body)
-    assert f"not what {site.name!r} signed" in text(run(replace(message, body=pack(replace(signed, signer=site.name)))))
+    assert f"not what {site.name!r} signed" in text(
+        outcome_of(replace(message, body=pack(replace(signed, signer=site.name))))
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,13 +123,13 @@ def test_a_certificate_out_of_its_time_is_refused(
 ) -> None:
     former = owner(tmp_path, "former", trusted=trusted, days=days)
     configure(**former.settings(trusted))
-    outcome = run(sent(declare(echo), 1))
+    outcome = outcome_of(sent(declare(echo), 1))
     assert text(outcome).startswith(f"SignatureError: its certificate {former.name!r} {said} ")
 
 
 def test_a_worker_that_accepts_nothing_else_refuses_plain_bodies(site: Owner) -> None:
     plain = replace(sent(declare(echo), 1), content_type="application/json", body=b"[[1], {}, {}]")
-    assert "the content type 'application/json' (json) is not among DJANGO_TASKS['ACCEPT']" in text(run(plain))
+    assert "the content type 'application/json' (json) is not among DJANGO_TASKS['ACCEPT']" in text(outcome_of(plain))
 
 
 def test_no_more_may_stand_inside_than_alone(site: Owner, trusted: Path, configure: Configure) -> None:
@@ -147,21 +137,21 @@ def test_no_more_may_stand_inside_than_alone(site: Owner, trusted: Path, configu
     pickled = certified(PICKLE.dumps([[1], {}, {}]), PICKLE)
     nested = certified(message.body, AUTH)
     for body, said in ((pickled, "(pickle) is not among"), (nested, "what is signed is opened after")):
-        assert said in text(run(replace(message, body=body)))
+        assert said in text(outcome_of(replace(message, body=body)))
     configure(**{**site.settings(trusted), "ACCEPT": ["auth", "pickle"]}, REQUIRE_SIGNATURE=True)
     # Celery opens it for whoever has a certificate; here that also takes the site's own signature.
-    assert text(run(replace(message, body=pickled))).startswith("SignatureError: the message is not signed")
+    assert text(outcome_of(replace(message, body=pickled))).startswith("SignatureError: the message is not signed")
     odd = pack(Signed(site.name, unpack(pickled).signature, "application/x-odd", "binary", PICKLE.dumps([[1], {}, {}])))
-    assert "'application/x-odd' is not read here" in text(run(replace(message, body=odd)))
+    assert "'application/x-odd' is not read here" in text(outcome_of(replace(message, body=odd)))
 
 
 def test_a_signed_bomb_ends_its_task(site: Owner) -> None:
     large = certified(JSON.dumps([["x" * 900_000], {}, {}]), JSON)
     task = declare(len)
     fine = replace(sent(task, ""), body=large)
-    assert value(run(fine)) == 900_000
+    assert value(outcome_of(fine)) == 900_000
     squeezed = replace(sent(task, "x" * 900_000, compression="zlib"))
-    assert value(run(squeezed)) == 900_000
+    assert value(outcome_of(squeezed)) == 900_000
 
 
 def test_a_retry_is_signed_by_whoever_makes_it(site: Owner, trusted: Path, configure: Configure) -> None:
@@ -171,9 +161,11 @@ def test_a_retry_is_signed_by_whoever_makes_it(site: Owner, trusted: Path, confi
         return x
 
     first = sent(declare(again, bind=True), 1)
-    assert value(run(next_of(run(first)))) == 2
+    assert value(outcome_of(next_of(outcome_of(first)))) == 2
     configure(ACCEPT=["json", "auth"], SECURITY_CERT_STORE=trusted)
-    assert text(run(first)).startswith("ConfigurationError: Nothing can be signed without DJANGO_TASKS['SECURITY_KEY']")
+    assert text(outcome_of(first)).startswith(
+        "ConfigurationError: Nothing can be signed without DJANGO_TASKS['SECURITY_KEY']"
+    )
 
 
 def test_a_key_may_have_a_password(trusted: Path, tmp_path: Path, configure: Configure) -> None:
@@ -181,7 +173,7 @@ def test_a_key_may_have_a_password(trusted: Path, tmp_path: Path, configure: Con
     for secret in ("open sesame", b"open sesame"):
         configure(**careful.settings(trusted), SECURITY_KEY_PASSWORD=secret)
         assert check_keys(None) == []
-        assert value(run(sent(declare(echo), 1))) == 1
+        assert value(outcome_of(sent(declare(echo), 1))) == 1
     configure(**careful.settings(trusted), SECURITY_KEY_PASSWORD="close sesame")
     [error] = check_keys(None)
     assert "holds no private key that can be read" in error.msg
@@ -218,7 +210,7 @@ def test_a_store_that_cannot_be_read_fails_the_task_and_not_the_worker(
 ) -> None:
     message = sent(declare(echo), 1)
     configure(ACCEPT=["json", "auth"], SECURITY_CERT_STORE=tmp_path / "gone")
-    assert text(run(message)).startswith(
+    assert text(outcome_of(message)).startswith(
         "DecodeError: its signature cannot be verified here: There is no certificate in"
     )
 

@@ -28,7 +28,7 @@ from django_tasks.results.celery_meta import dump_meta, load_meta
 from django_tasks.results.memory import MemoryStore
 from django_tasks.settlement import result_of
 from django_tasks.signing import sign, verify
-from tests.calls import HERE, declare, next_of
+from tests.calls import declare, next_of, outcome_of, sent
 from tests.canvas_tasks import collect, same
 from tests.certificates import owner
 from tests.integration.rig import text
@@ -42,16 +42,6 @@ def key() -> str:
 
 
 OLD, NEW = key(), key()
-
-
-def sent(task: Task[..., Any], *args: Any, **options: Any) -> Message:
-    """Return the message of a call as it leaves."""
-    [message] = task.s(*args).set(**options).plan().messages
-    return message
-
-
-def run(message: Message) -> Any:
-    return execute(Delivery(message, "r"), HERE)
 
 
 def echo(x: Any) -> Any:
@@ -84,7 +74,7 @@ def test_a_call_runs_and_nothing_of_it_can_be_read_on_the_way(configure: Configu
     assert base64.b64encode(CANARY.encode())[:8] not in dump_message(message).encode()
     assert (message.content_type, message.compression) == (ENCRYPTED, None)
     assert (message.args_repr[:11], message.kwargs_repr) == ("<encrypted ", "<encrypted>")
-    outcome = run(message)
+    outcome = outcome_of(message)
     assert outcome.state == states.SUCCESS
     assert CANARY.encode() not in outcome.value
     results["default"].save([result_of(Delivery(message, "r"), outcome, "w1")])
@@ -107,7 +97,7 @@ def test_it_lies_over_every_serializer_and_compression(
     verify(message)
     # Compressed first: what is encrypted does not become less.
     assert (len(message.body) < 1100) is (compression != "none")
-    outcome = run(message)
+    outcome = outcome_of(message)
     assert json.loads(reveal_value(outcome.value, message.id)) == CANARY * 100
 
 
@@ -116,7 +106,7 @@ def test_a_body_is_of_no_use_in_another_message(configure: Configure) -> None:
     task, other = declare(echo), declare(echo)
     one, two, third = sent(task, 1), sent(task, 2), sent(other, 3)
     for moved in (replace(two, body=one.body), replace(third, body=one.body), replace(one, task=other.name)):
-        assert text(run(moved)).startswith("DecryptionError: the encrypted body is not that of this task")
+        assert text(outcome_of(moved)).startswith("DecryptionError: the encrypted body is not that of this task")
 
 
 def test_every_flipped_byte_is_refused(configure: Configure) -> None:
@@ -137,12 +127,12 @@ def test_the_first_key_encrypts_and_each_decrypts(configure: Configure) -> None:
     before, kept = sent(declare(echo), 1), conceal_value(b"5", "a")
     configure(ENCRYPT=True, ENCRYPTION_KEYS=[NEW, OLD])
     after = sent(declare(echo), 2)
-    assert [run(message).state for message in (before, after)] == [states.SUCCESS] * 2
+    assert [outcome_of(message).state for message in (before, after)] == [states.SUCCESS] * 2
     assert reveal_value(kept, "a") == b"5"
     configure(ENCRYPTION_KEYS=[OLD])
-    assert text(run(after)).startswith("DecryptionError: the body is encrypted with a key that is not among")
+    assert text(outcome_of(after)).startswith("DecryptionError: the body is encrypted with a key that is not among")
     configure(ENCRYPTION_KEYS=[NEW])
-    assert run(after).state == states.SUCCESS
+    assert outcome_of(after).state == states.SUCCESS
     with pytest.raises(DecryptionError, match="the result is encrypted with a key that is not among"):
         reveal_value(kept, "a")
 
@@ -151,7 +141,7 @@ def test_a_worker_without_keys_says_so_and_the_call_can_be_run_later(configure: 
     configure(ENCRYPT=True, ENCRYPTION_KEYS=[NEW])
     message = sent(declare(echo), 1)
     configure()
-    outcome = run(message)
+    outcome = outcome_of(message)
     assert outcome.state == states.FAILURE
     assert text(outcome) == (
         "DecryptionError: the body is encrypted, and this process has no DJANGO_TASKS['ENCRYPTION_KEYS']"
@@ -159,7 +149,7 @@ def test_a_worker_without_keys_says_so_and_the_call_can_be_run_later(configure: 
     [kept] = [result_of(Delivery(message, "r"), outcome, "w1").message]
     configure(ENCRYPTION_KEYS=[NEW])
     assert kept is not None
-    assert run(kept).state == states.SUCCESS
+    assert outcome_of(kept).state == states.SUCCESS
 
 
 def test_the_call_wins_over_the_task_and_the_task_over_the_setting(configure: Configure) -> None:
@@ -190,12 +180,12 @@ def test_a_retry_is_encrypted_as_its_call_was(configure: Configure) -> None:
 
     task = declare(again, bind=True)
     first = sent(task, CANARY, encrypt=True, compression="zlib")
-    second = next_of(run(first))
-    third = next_of(run(second))
+    second = next_of(outcome_of(first))
+    third = next_of(outcome_of(second))
     assert (second.content_type, third.body) == (ENCRYPTED, second.body)
     assert second.args_repr not in {first.args_repr, ""}
-    assert json.loads(reveal_value(run(third).value, first.id)) == CANARY * 2
-    assert next_of(run(sent(task, CANARY))).content_type == "application/json"
+    assert json.loads(reveal_value(outcome_of(third).value, first.id)) == CANARY * 2
+    assert next_of(outcome_of(sent(task, CANARY))).content_type == "application/json"
 
 
 def test_what_a_task_tells_of_itself_is_encrypted_with_it(configure: Configure) -> None:
@@ -228,14 +218,14 @@ def test_a_value_that_looks_like_an_encrypted_one_comes_back_as_it_was(configure
     configure(ENCRYPTION_KEYS=[NEW])
     odd = json.loads(conceal_value(b"5", "one"))
     message = sent(declare(echo), odd)
-    results["default"].save([result_of(Delivery(message, "r"), run(message), "w1")])
+    results["default"].save([result_of(Delivery(message, "r"), outcome_of(message), "w1")])
     assert AsyncResult(message.id).get(0) == odd
 
 
 def test_people_and_celery_see_that_there_is_something_and_not_what(configure: Configure, kept: MemoryStore) -> None:
     configure(ENCRYPT=True, ENCRYPTION_KEYS=[NEW])
     message = sent(declare(echo), CANARY)
-    outcome = run(message)
+    outcome = outcome_of(message)
     assert value_tree(outcome.value.decode()) == "<encrypted>"
     assert _shown(outcome.value) == "<encrypted>"
     result = result_of(Delivery(message, "r"), outcome, "w1")

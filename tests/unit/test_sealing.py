@@ -11,24 +11,12 @@ import pytest
 
 from django_tasks import Task, states
 from django_tasks.exceptions import ConfigurationError, SerializationError
-from django_tasks.execution import execute
-from django_tasks.message import Delivery, Message
 from django_tasks.signing import sign
-from tests.calls import HERE, declare, next_of
+from tests.calls import declare, next_of, outcome_of, sent
 from tests.integration.rig import text, value
 
 Configure = Callable[..., None]
 VALUE = {"a": (1, 2), "b": {3}, "c": b"\xff"}
-
-
-def sent(task: Task[..., Any], *args: Any, **options: Any) -> Message:
-    """Return the message of a call as it leaves."""
-    [message] = task.s(*args).set(**options).plan().messages
-    return message
-
-
-def run(message: Message) -> Any:
-    return execute(Delivery(message, "r"), HERE)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +37,7 @@ def test_the_call_wins_over_the_task_and_the_task_over_the_setting(
     by_call = sent(declare(lambda x: x, serializer="json"), VALUE, serializer=name)
     for message in (by_setting, by_task, by_call):
         assert (message.content_type, message.content_encoding) == (content_type, encoding)
-        assert value(run(message)) == VALUE
+        assert value(outcome_of(message)) == VALUE
 
 
 class Odd:
@@ -70,11 +58,11 @@ def test_a_pickle_is_opened_if_it_was_signed_and_never_else(configure: Configure
     Odd.opened.clear()
     message = sent(declare(lambda odd: odd.name), Odd("mine"), serializer="pickle")
     assert (message.content_type, message.content_encoding) == ("application/x-python-serialize", "binary")
-    assert "SignatureError" in text(run(message))
+    assert "SignatureError" in text(outcome_of(message))
     forged = replace(sign(message), priority=9)
-    assert "SignatureError" in text(run(forged))
+    assert "SignatureError" in text(outcome_of(forged))
     assert Odd.opened == []
-    assert value(run(sign(message))) == "mine"
+    assert value(outcome_of(sign(message))) == "mine"
     assert Odd.opened == ["mine"]
 
 
@@ -104,7 +92,7 @@ def test_what_cannot_be_pickled_or_unpickled_is_told(configure: Configure) -> No
     with pytest.raises(SerializationError, match="the limit is 1,048,576"):
         sent(task, b"x" * (2 << 20), serializer="pickle")
     broken = sign(replace(sent(task, 1, serializer="pickle"), body=b"\x80\x04no"))
-    assert text(run(broken)).startswith("DecodeError: not a valid pickle here")
+    assert text(outcome_of(broken)).startswith("DecodeError: not a valid pickle here")
 
 
 def test_a_body_that_is_not_accepted_is_refused_unread(configure: Configure) -> None:
@@ -112,7 +100,7 @@ def test_a_body_that_is_not_accepted_is_refused_unread(configure: Configure) -> 
     task = declare(lambda x: x)
     message = replace(sent(task, 1, serializer="yaml"), body=b"!!no [yaml")
     configure()
-    outcome = run(message)
+    outcome = outcome_of(message)
     assert outcome.state == states.FAILURE
     assert text(outcome) == (
         "DecodeError: the content type 'application/x-yaml' (yaml) is not among DJANGO_TASKS['ACCEPT'] of this worker"
@@ -136,7 +124,7 @@ def test_a_retry_is_written_as_its_call_was(configure: Configure) -> None:
     def again(self: Task[..., Any], x: int) -> None:
         self.retry(args=(x + 1,), countdown=0)
 
-    message = next_of(run(sent(declare(again, bind=True), 1, serializer="msgpack")))
+    message = next_of(outcome_of(sent(declare(again, bind=True), 1, serializer="msgpack")))
     assert (message.content_type, message.content_encoding) == ("application/x-msgpack", "binary")
     assert message.body == b"\x93\x91\x02\x80\x80"
 
@@ -152,19 +140,19 @@ def test_a_body_is_compressed_as_call_task_or_setting_say(configure: Configure) 
     message = sent(task, long)
     assert message.compression == "application/x-bz2"
     assert len(message.body) < 200
-    assert value(run(message)) == long
+    assert value(outcome_of(message)) == long
 
 
 def test_a_bomb_ends_its_task_and_not_the_worker(configure: Configure) -> None:
     bomb = replace(sent(declare(lambda x: x), 1), body=zlib.compress(bytes(4 << 20)), compression="application/x-gzip")
-    outcome = run(bomb)
+    outcome = outcome_of(bomb)
     assert outcome.state == states.FAILURE
     assert text(outcome).startswith("DecodeError: more than 1,048,576 bytes come out of")
 
 
 def test_nothing_is_decompressed_that_is_not_accepted(configure: Configure) -> None:
     message = replace(sent(declare(lambda: None)), content_type="application/x-yaml", compression="application/x-rar")
-    assert "is not among DJANGO_TASKS['ACCEPT']" in text(run(message))
+    assert "is not among DJANGO_TASKS['ACCEPT']" in text(outcome_of(message))
 
 
 def test_a_retry_is_compressed_as_its_call_was(configure: Configure) -> None:
@@ -172,4 +160,4 @@ def test_a_retry_is_compressed_as_its_call_was(configure: Configure) -> None:
         self.retry(args=(x + x,), countdown=0)
 
     first = sent(declare(again, bind=True), "x" * 500, compression="lzma")
-    assert next_of(run(first)).compression == first.compression == "application/x-lzma"
+    assert next_of(outcome_of(first)).compression == first.compression == "application/x-lzma"
