@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -13,7 +14,7 @@ from django.db import transaction
 from django_tasks import conf, signals
 from django_tasks.backends.base import Broker
 from django_tasks.connections import brokers, groups_of, home, outboxes
-from django_tasks.exceptions import ConfigurationError, PublishError, Unroutable
+from django_tasks.exceptions import ConfigurationError, PublishError, StoreUnavailable, Unroutable
 from django_tasks.message import Enqueue, Message
 from django_tasks.plan import Plan
 from django_tasks.routing import broker_for
@@ -39,6 +40,21 @@ def publish(plan: Plan, *, as_it_is: bool = False) -> None:
         _publish_groups(plan)
     else:
         _publish(plan, as_it_is=as_it_is)
+
+
+def begin(plan: Plan) -> None:
+    """Publish what a caller sends; if that is not taken, nothing is left of its groups, which nobody would ever end.
+
+    What follows a task is published again instead, with the groups that are there.
+    """
+    try:
+        publish(plan)
+    except PublishError:
+        if plan.groups:
+            # In a transaction that is broken now they are undone with it.
+            with suppress(StoreUnavailable):
+                groups_of().forget([group.id for group in plan.groups])
+        raise
 
 
 def _publish_groups(plan: Plan) -> None:

@@ -12,7 +12,7 @@ from django_tasks.canvas.signature import Signature
 from django_tasks.canvas.steps import Step
 from django_tasks.options import CallOptions
 from django_tasks.plan import joined
-from django_tasks.publisher import publish
+from django_tasks.publisher import begin
 from django_tasks.result import AsyncResult
 
 
@@ -33,7 +33,7 @@ def bulk(calls: Iterable[Signature]) -> list[AsyncResult[Any]]:
     """
     nodes = [call.frozen() for call in calls]
     step = Step(lineage())
-    publish(joined(node.begin(step) for node in nodes))
+    begin(joined(node.begin(step) for node in nodes))
     return [node.handle() for node in nodes]
 
 

@@ -21,7 +21,7 @@ from django_tasks.exceptions import DecodeError
 from django_tasks.message import member_id, new_id
 from django_tasks.options import CALL_OPTIONS, CallOptions
 from django_tasks.plan import Place, Plan, place_from
-from django_tasks.publisher import publish
+from django_tasks.publisher import begin
 from django_tasks.registry import tasks as registered
 from django_tasks.result import AsyncResult
 
@@ -219,7 +219,7 @@ class Signature:
         SerializationError, TypeError or ValueError for what cannot be sent, before anything is.
         """
         node = (self.clone(args, kwargs, **options) if args or kwargs or options else self).frozen()
-        publish(node.plan())
+        begin(node.plan())
         return node.handle()
 
     async def adelay(self, /, *args: Any, **kwargs: Any) -> Any:

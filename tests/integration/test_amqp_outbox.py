@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,15 +19,13 @@ from django_tasks.models import QueuedMessage
 from django_tasks.sending import bulk
 from django_tasks.worker.relay import Relay
 from tests.integration.stage import note
-from tests.rabbit import Rabbit
+from tests.rabbit import PATIENCE, Rabbit, until
 from tests.settings import AMQP_URL
 from tests.vendors import each_vendor
 from tests.wires import Wire
 
 pytestmark = each_vendor("sqlite", "postgres", transaction=True)
 
-PATIENCE = 20.0
-NEVER = threading.Event()
 
 _parts = urlsplit(AMQP_URL)
 
@@ -84,13 +81,6 @@ def relay() -> Relay:
 
 def kept(alias: str) -> int:
     return QueuedMessage.objects.using(alias).count()
-
-
-def until(test: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not test():
-        assert time.monotonic() < deadline
-        NEVER.wait(0.02)
 
 
 def all_of(broker: AmqpBroker, number: int) -> list[Delivery]:

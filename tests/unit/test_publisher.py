@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 from django.db import connections, transaction
 
-from django_tasks import bulk, signals
+from django_tasks import bulk, chord, signals
 from django_tasks.backends.memory import MemoryBroker
-from django_tasks.connections import brokers
+from django_tasks.connections import brokers, groups_of
 from django_tasks.exceptions import BrokerFull, BrokerUnavailable, ConfigurationError, PublishError
 from django_tasks.message import Message, new_id
 from django_tasks.plan import NOTHING, Plan
 from django_tasks.publisher import publish
 from tests.calls import declare
+from tests.canvas_tasks import add, tsum
 from tests.vendors import each_vendor
 
 Configure = Callable[..., None]
@@ -72,6 +73,16 @@ def test_what_a_broker_refuses_is_raised_and_not_told_as_published(configure: Co
     with pytest.raises(PublishError, match="no room"):
         publish(Plan((message(),)))
     assert told == [("publishing", Full, 1)]
+
+
+def test_nothing_is_left_of_a_group_that_no_broker_took(configure: Configure) -> None:
+    configure(BROKERS={"default": {"BACKEND": f"{__name__}.Full"}})
+    whole = chord([add.s(1, 1)], tsum.s())
+    group_id = whole.freeze().parent.id
+    for send in (whole.apply_async, lambda: bulk([whole])):
+        with pytest.raises(PublishError, match="no room"):
+            send()
+        assert groups_of().progress([group_id]) == {}
 
 
 # In the caller's transaction
