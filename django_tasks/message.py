@@ -191,9 +191,5 @@ os.register_at_fork(after_in_child=_forked)
 
 def valid_id(value: object) -> bool:
     """Tell whether a value may be a task id: 1 to 255 printable characters without white space."""
-    return (
-        isinstance(value, str)
-        and 0 < len(value) <= ID_LENGTH
-        and value.isprintable()
-        and not any(map(str.isspace, value))
-    )
+    # No other white space is printable.
+    return isinstance(value, str) and 0 < len(value) <= ID_LENGTH and value.isprintable() and " " not in value

@@ -13,6 +13,7 @@ from django_tasks import conf
 from django_tasks.exceptions import NotRegistered
 from django_tasks.message import FIELDS, NAME_LENGTH, Message, message_of
 from django_tasks.options import PLAIN
+from django_tasks.plan import Place
 from django_tasks.redaction import looks_secret
 from django_tasks.registry import tasks
 from django_tasks.reprs import redacted_call
@@ -20,8 +21,9 @@ from django_tasks.routing import is_fixed, place_for, priority_for
 from django_tasks.sealing import sendable
 from django_tasks.serializers import Serializer, encode_body
 
-_ID, _BODY, _ROOT, _PARENT, _ARGS, _KWARGS, _ORIGIN, _HEADERS = map(
-    FIELDS.index, ("id", "body", "root_id", "parent_id", "args_repr", "kwargs_repr", "origin", "headers")
+_ID, _BODY, _ROOT, _PARENT, _GROUP, _INDEX, _ARGS, _KWARGS, _ORIGIN, _HEADERS = map(
+    FIELDS.index,
+    ("id", "body", "root_id", "parent_id", "group_id", "group_index", "args_repr", "kwargs_repr", "origin", "headers"),
 )
 
 
@@ -37,16 +39,24 @@ class Outline:
     values: tuple[Any, ...]
 
     def filled(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], task_id: str, root_id: str | None, parent_id: str | None
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        task_id: str,
+        comes_from: tuple[str | None, str | None],
+        place: Place | None = None,
     ) -> Message:
-        """Return the message of a call; raises SerializationError."""
+        """Return the message of a call that comes from a root and a parent, if from any, and is a member of a group if
+        it has a place there; raises SerializationError."""
         values = list(self.values)
         values[_BODY] = encode_body(args, kwargs, {}, self.form)
         values[_ID] = task_id
         values[_ARGS], values[_KWARGS] = redacted_call(self.named, args, kwargs)
         values[_ORIGIN] = origin()
         values[_HEADERS] = {}
-        values[_ROOT], values[_PARENT] = root_id, parent_id
+        values[_ROOT], values[_PARENT] = comes_from
+        if place is not None:
+            values[_GROUP], values[_INDEX] = place
         return message_of(values)
 
 

@@ -82,14 +82,21 @@ def pack_rest(message: Message) -> Headers:
 def dump_rest(message: Message) -> str:
     """Return `dump_headers(pack_rest(message))`; raises SerializationError.
 
-    Messages that are sent together differ in little but the texts of their arguments: all else is written once.
+    Messages that are sent together differ in little but the texts of their arguments and their place in a group: all
+    else is written once.
     """
     if message.headers or _one_offs(message) != _NOT_SAID:
         return dump_headers(pack_rest(message))
-    args_repr, kwargs_repr, *others = _values(message)
-    texts = [
-        f'"{name}":{_quoted(text)}' for name, text in (("argsrepr", args_repr), ("kwargsrepr", kwargs_repr)) if text
-    ]
+    args_repr, kwargs_repr, group_id, group_index, *others = _values(message)
+    texts = []
+    if args_repr:
+        texts.append(f'"argsrepr":{_quoted(args_repr)}')
+    if kwargs_repr:
+        texts.append(f'"kwargsrepr":{_quoted(kwargs_repr)}')
+    if group_id is not None:
+        texts.append(f'"group":{_quoted(group_id)}')
+    if group_index is not None:
+        texts.append(f'"group_index":{group_index:d}')
     if rest := _rest_of(*others):
         texts.append(rest)
     return f"{{{','.join(texts)}}}"
@@ -97,8 +104,8 @@ def dump_rest(message: Message) -> str:
 
 @lru_cache(maxsize=256, typed=True)  # True is as good a key as 1
 def _rest_of(*values: Any) -> str:
-    """Return the headers of a message that come after the texts of its arguments, without the braces."""
-    said = zip(_NAMES[2:], values, _DEFAULTS[2:], strict=True)
+    """Return the headers of a message that come after those of its own, without the braces."""
+    said = zip(_NAMES[_OWN:], values, _DEFAULTS[_OWN:], strict=True)
     return dump_headers({name: value for name, value, default in said if value != default})[1:-1]
 
 
@@ -295,6 +302,8 @@ def _limits(value: Any) -> tuple[float | None, float | None]:
 _FIELDS: Mapping[str, tuple[str, Read]] = {
     "argsrepr": ("args_repr", _text),
     "kwargsrepr": ("kwargs_repr", _text),
+    "group": ("group_id", _text),
+    "group_index": ("group_index", _integer),
     "origin": ("origin", _text),
     "retries": ("retries", _count),
     "attempts": ("attempts", _count),
@@ -306,8 +315,6 @@ _FIELDS: Mapping[str, tuple[str, Read]] = {
     "expires": ("expires", _moment),
     "root_id": ("root_id", _text),
     "parent_id": ("parent_id", _text),
-    "group": ("group_id", _text),
-    "group_index": ("group_index", _integer),
     "ignore_result": ("ignore_result", _flag),
     "shadow": ("shadow", _text),
     "exchange": ("exchange", _text),
@@ -316,9 +323,11 @@ _FIELDS: Mapping[str, tuple[str, Read]] = {
 
 _NAMES = tuple(_FIELDS)
 _values = attrgetter(*(attribute for attribute, _ in _FIELDS.values()))
-_one_offs = attrgetter("signature", "eta", "expires", "time_limit", "soft_time_limit", "group_id")
+_OWN = 4
+"""So many of these are different in each message; `dump_rest` knows them."""
+_one_offs = attrgetter("signature", "eta", "expires", "time_limit", "soft_time_limit")
 """What hardly two messages have alike, or what is not written as it is."""
-_NOT_SAID = (None,) * 6
+_NOT_SAID = (None,) * 5
 _DEFAULTS = tuple(
     {field.name: field.default for field in fields(Message)}[attribute] for attribute, _ in _FIELDS.values()
 )

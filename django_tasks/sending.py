@@ -7,11 +7,12 @@ from typing import Any, Unpack
 
 from asgiref.sync import sync_to_async
 
-from django_tasks.canvas.calls import lineage
+from django_tasks.canvas.calls import ignored, lineage, plainly
 from django_tasks.canvas.signature import Signature
 from django_tasks.canvas.steps import Step
+from django_tasks.message import Message
 from django_tasks.options import CallOptions
-from django_tasks.plan import joined
+from django_tasks.plan import Plan, joined
 from django_tasks.publisher import begin
 from django_tasks.result import AsyncResult
 
@@ -31,10 +32,25 @@ def bulk(calls: Iterable[Signature]) -> list[AsyncResult[Any]]:
 
     All arguments are checked first: either all calls of one broker are queued or none.
     """
-    nodes = [call.frozen() for call in calls]
     step = Step(lineage())
-    begin(joined(node.begin(step) for node in nodes))
-    return [node.handle() for node in nodes]
+    handles: list[AsyncResult[Any]] = []
+    plans: list[Plan] = []
+    plain: list[Message] = []
+    for call in calls:
+        # A thousand calls that say nothing but their arguments need no thousand copies and plans.
+        message = plainly(call, step.comes_from) if type(call) is Signature else None
+        if message is not None:
+            plain.append(message)
+            handles.append(AsyncResult(message.id, ignored=ignored(message)))
+            continue
+        if plain:
+            plans.append(Plan(tuple(plain)))
+            plain = []
+        node = call.frozen()
+        plans.append(node.begin(step))
+        handles.append(node.handle())
+    begin(joined([*plans, Plan(tuple(plain))]))
+    return handles
 
 
 async def abulk(calls: Iterable[Signature]) -> list[AsyncResult[Any]]:

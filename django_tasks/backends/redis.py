@@ -22,17 +22,18 @@ from django_tasks.backends.redis_entries import (
     base_of,
     bounded,
     by_queue,
-    delay_of,
     deliveries_of,
     messages_of,
     packed,
+    published,
     rank_of,
+    runs,
     to_bytes,
     to_text,
 )
 from django_tasks.diagnosis import Diagnosis
 from django_tasks.exceptions import BrokerFull, BrokerUnavailable, ConfigurationError
-from django_tasks.message import PRIORITY_MAX, PRIORITY_MIN, Clock, Delivery, Message
+from django_tasks.message import Clock, Delivery, Message
 from django_tasks.redis_fitness import evicts, examine, found_wrong, is_old, keeps_nothing, unfit_for_messages
 from django_tasks.redis_servers import OPTIONS, Redis, RedisFailed, Script, check_options, key_prefix
 
@@ -106,8 +107,7 @@ class RedisBroker(Broker):
             places = {queue: place for place, queue in enumerate(queues, start=1)}
             args: list[Any] = self._names(queues)
             mine = [entry for entry in entries if entry[0].queue in places]
-            for message, body in mine:
-                args += _published(message, body, places[message.queue])
+            args += runs(mine, places)
             flags = self._run(SCRIPTS["publish"], queues, args)
             new += [message.id for (message, _), flag in zip(mine, flags, strict=True) if flag == YES]
         return new
@@ -164,7 +164,7 @@ class RedisBroker(Broker):
                 mine = [entry for entry in entries if entry[0].receipt[0] in places]
                 for delivery, message, body in mine:
                     queue, receipt = delivery.receipt
-                    args += (places[queue], receipt, *_published(message, body, places[message.queue]))
+                    args += (places[queue], receipt, places[message.queue], *published(message, body))
                 flags = self._run(SCRIPTS["replace"], queues, args)
                 held.update(id(entry[0]) for entry, flag in zip(mine, flags, strict=True) if flag == YES)
         return [delivery for delivery, _, _ in entries if id(delivery) in held]
@@ -350,11 +350,6 @@ MOVING = 30.0
 
 def _rank(pair: tuple[bytes, Any]) -> bytes:
     return pair[0]
-
-
-def _published(message: Message, body: bytes, place: int) -> tuple[Any, ...]:
-    priority = min(PRIORITY_MAX, max(PRIORITY_MIN, message.priority))
-    return place, to_bytes(message.id), priority, delay_of(message), body
 
 
 def _pieces(entries: Sequence[tuple[Message, bytes]]) -> Iterator[Sequence[tuple[Message, bytes]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import zip_longest
@@ -10,8 +10,8 @@ from struct import Struct, error
 from typing import Any
 
 from django_tasks.exceptions import DecodeError, PublishError
-from django_tasks.message import Delivery, Message
-from django_tasks.protocol import dump_headers, load_headers, malformed, pack_rest, unpack_rest
+from django_tasks.message import PRIORITY_MAX, PRIORITY_MIN, Delivery, Message
+from django_tasks.protocol import dump_rest, load_headers, malformed, unpack_rest
 
 RANK = 16
 """Digits of a rank, which is lower for what goes first, and of the time of publication in microseconds."""
@@ -36,6 +36,9 @@ _MICROSECOND = timedelta(microseconds=1)
 def to_bytes(text: str) -> bytes:
     """Return any text, such as half of a surrogate pair, as bytes."""
     return text.encode("utf-8", "surrogatepass")
+
+
+_name = lru_cache(maxsize=1024)(to_bytes)
 
 
 def to_text(raw: bytes) -> str:
@@ -66,14 +69,40 @@ def bounded(seconds: float) -> float:
 
 def packed(message: Message) -> bytes:
     """Return a message as it is kept; raises PublishError or SerializationError."""
-    headers = dump_headers(pack_rest(message)).encode()
-    queue, task = to_bytes(message.queue), to_bytes(message.task)
+    headers = dump_rest(message).encode()
+    queue, task = _name(message.queue), _name(message.task)
     created = 0 if message.created_at is None else (message.created_at - _EPOCH) // _MICROSECOND
     try:
         fixed = _FIXED.pack(len(queue), len(task), len(headers), created, message.priority)
     except error as misfit:
         raise PublishError(f"{message.task[:80]}[{message.id}] cannot be sent: {misfit}") from misfit
     return b"".join((fixed, queue, task, headers, message.body))
+
+
+def published(message: Message, body: bytes) -> tuple[Any, ...]:
+    """Return a message as a script is given it: id, priority, delay, and what is kept."""
+    return to_bytes(message.id), _priority_of(message), delay_of(message), body
+
+
+def runs(entries: Iterable[tuple[Message, bytes]], places: Mapping[str, int]) -> list[Any]:
+    """Return messages as the script is given them that publishes many: what those have alike that follow each other is
+    said once, since most have all of it alike."""
+    words: list[Any] = []
+    before: tuple[Any, ...] = ()
+    counter = 0
+    for message, body in entries:
+        alike = (places[message.queue], _priority_of(message), delay_of(message))
+        if alike != before:
+            words += (*alike, 0)
+            before, counter = alike, len(words) - 1
+        words[counter] += 1
+        words.append(to_bytes(message.id))
+        words.append(body)
+    return words
+
+
+def _priority_of(message: Message) -> int:
+    return min(PRIORITY_MAX, max(PRIORITY_MIN, message.priority))
 
 
 def unpacked(task_id: bytes, queue: str, value: bytes) -> Message:

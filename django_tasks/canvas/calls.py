@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from django.apps import apps
 from django.utils import timezone
@@ -26,7 +26,7 @@ from django_tasks.sealing import NOTHING, rewritten, written
 USED_UP = ("gather", "failed")
 """What a message says of arguments that its task gets before those in it: once they are in hand, no more than that."""
 
-_IDENTITY = frozenset({"task_id"})
+_IDENTITY = frozenset({"task_id", "group_id", "group_index"})
 _UNDECLARED = TaskOptions()
 _FOREVER = timedelta(days=365_000)
 
@@ -44,8 +44,7 @@ class Call(Protocol):
     def options(self) -> Mapping[str, Any]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Lineage:
+class Lineage(NamedTuple):
     """Where a call comes from."""
 
     root_id: str | None = None
@@ -86,9 +85,10 @@ def seal(
     options = call.options
     before = lineage() if comes_from is None else comes_from
     if not embed and options.keys() <= _IDENTITY and (outline := outline_of(call.task)) is not None:
-        task_id = _id(options.get("task_id"))
-        message = outline.filled(call.args, call.kwargs, task_id, before.root_id, before.parent_id)
-        return _addressed(message) if replies else message
+        place = place_from(options.get("group_id"), options.get("group_index"))
+        if place is not None or "group_id" not in options:
+            message = outline.filled(call.args, call.kwargs, _id(options.get("task_id")), before, place)
+            return _addressed(message) if replies else message
     unknown = options.keys() - CALL_OPTIONS
     if unknown:
         raise TypeError(
@@ -135,6 +135,16 @@ def seal(
     )
     sealed = conceal(message) if _encrypts(options.get("encrypt"), declared.encrypt) else message
     return _addressed(sealed) if replies else sealed
+
+
+def plainly(call: Call, comes_from: Lineage) -> Message | None:
+    """Return the message of a call that has neither options nor an id yet, as `seal` does; None where more is to be
+    thought of than its arguments."""
+    outline = None if call.options else outline_of(call.task)
+    if outline is None:
+        return None
+    outline.task.check_arguments(call.args, call.kwargs)
+    return _addressed(outline.filled(call.args, call.kwargs, new_id(), comes_from))
 
 
 def _encrypts(called: bool | None, declared: bool | None) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from django_tasks import task
-from django_tasks.canvas.calls import seal
+from django_tasks.canvas.calls import ORPHAN, plainly, seal
 from django_tasks.canvas.signature import Signature
 from django_tasks.context import Request, answering
 from django_tasks.exceptions import ConfigurationError, NotRegistered, SerializationError
@@ -73,8 +73,32 @@ CALLS = [
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call.task}-{len(call.args)}-{len(call.kwargs)}")
 def test_it_makes_no_difference_to_the_message(call: Signature) -> None:
+    member = call.clone(group_id="the-group", group_index=7)
     for _ in range(2):
         assert content(seal(call)) == content(by_itself(call))
+        assert content(seal(member)) == content(by_itself(member))
+        plain_message = plainly(call, ORPHAN)
+        if plain_message is not None:
+            assert content(plain_message) == content(by_itself(call))
+
+
+def test_what_says_more_than_its_arguments_is_no_plain_call() -> None:
+    assert plainly(plain.s(1), ORPHAN) is not None
+    for call in (plain.s(1).set(priority=3), plain.s(1).set(task_id="mine"), compressed.s(), expiring.s()):
+        assert plainly(call, ORPHAN) is None
+
+
+@pytest.mark.parametrize("place", [("the-group", "7"), ("the-group", -1), (7, 7), ("the-group", None)])
+def test_what_is_no_place_in_a_group_is_looked_at_as_any_option(place: tuple[Any, Any]) -> None:
+    group_id, index = place
+    call = plain.s().set(group_id=group_id, group_index=index)
+    try:
+        expected = content(by_itself(call))
+    except (TypeError, ValueError) as error:
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            seal(call)
+    else:
+        assert content(seal(call)) == expected
 
 
 @pytest.mark.parametrize(

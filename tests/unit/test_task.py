@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import django_tasks
-from django_tasks import Task, abulk, bulk, current_task, send_task, shared_task, states, task
+from django_tasks import Task, abulk, bulk, current_task, group, send_task, shared_task, states, task
 from django_tasks.backends.memory import MemoryBroker
 from django_tasks.canvas.signature import Signature
 from django_tasks.connections import LOCAL, results
@@ -245,6 +245,16 @@ def test_bulk_publishes_once_and_returns_handles_in_order(queue: MemoryBroker) -
     assert told == [100]
     assert [found.id for found in queue.peek("default", 200)] == [handle.id for handle in handles]
     assert bulk([]) == []
+
+
+def test_bulk_keeps_the_order_of_plain_calls_and_others(queue: MemoryBroker) -> None:
+    calls = [add.s(0), add.s(1), add.s(2).set(task_id="mine"), group(add.s(3), add.s(4)), add.s(5)]
+    handles = bulk(calls)
+    waiting = queue.peek("default", 10)
+    assert [body(message)[0] for message in waiting] == [(0,), (1,), (2,), (3,), (4,), (5,)]
+    leaves = [leaf for handle in handles for leaf in getattr(handle, "results", [handle])]
+    assert [leaf.id for leaf in leaves] == [message.id for message in waiting]
+    assert leaves[2].id == "mine"
 
 
 def test_of_a_bulk_with_one_bad_call_nothing_is_sent(queue: MemoryBroker) -> None:
