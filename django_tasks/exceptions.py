@@ -3,6 +3,7 @@
 DjangoTasksError
 ├── ConfigurationError           the setting DJANGO_TASKS says something that cannot be
 ├── NotRegistered                no task of that name is known in this process
+├── ScheduleError                a schedule says something that cannot be
 ├── SerializationError           a value cannot be sent; `path` names where it stands
 │   └── ResultNotSerializable    what a task returned cannot be kept; the task has run, and is not run again
 ├── DecodeError                  bytes from a broker or store are not what they claim to be
@@ -61,6 +62,10 @@ class NotRegistered(DjangoTasksError, LookupError):
 
     def __str__(self) -> str:
         return f"No task named {self.name!r} is registered here. {self.hint}".strip()
+
+
+class ScheduleError(DjangoTasksError, ValueError):
+    """A schedule says something that cannot be; the message names the field, what it says and what is allowed."""
 
 
 class SerializationError(DjangoTasksError, TypeError):
