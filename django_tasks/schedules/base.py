@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 
 from django_tasks.exceptions import ScheduleError
 
-
 _EARLIEST = datetime(2, 1, 1, tzinfo=UTC)
 LATEST = datetime(9998, 12, 31, tzinfo=UTC)
 """In the year after, the last that is counted, some time zones run over its end."""
@@ -57,7 +56,7 @@ class Schedule(ABC):
 
 
 def in_utc(moment: datetime) -> datetime:
-    """Return `after` in UTC, and within what every time zone can tell: the years 2 to 9998, and what is later as it is."""
+    """Return an aware moment in UTC; the ends of time a little earlier or later, where every zone can tell it."""
     try:
         return max(aware("after", moment).astimezone(UTC), _EARLIEST)
     except OverflowError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from django_tasks.exceptions import ScheduleError
 
@@ -149,5 +150,5 @@ def runs(numbers: tuple[int, ...]) -> list[tuple[int, int]]:
 
 def _step(numbers: tuple[int, ...]) -> int:
     """Return the distance of at least three numbers that all have the same one, above 1; else 0."""
-    distances = {later - earlier for earlier, later in zip(numbers, numbers[1:], strict=False)}
+    distances = {later - earlier for earlier, later in pairwise(numbers)}
     return distances.pop() if len(numbers) > 2 and len(distances) == 1 and distances != {1} else 0

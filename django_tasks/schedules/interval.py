@@ -56,10 +56,7 @@ class Interval(Schedule):
     def describe(self) -> str:
         """Return "every 5 minutes", "every 1 hour and 30 minutes from 2030-01-01 08:00 UTC"."""
         *most, last = _parts(self.step)
-        if not most:
-            words = "every " + last.removeprefix("1 ")
-        else:
-            words = f"every {', '.join(most)} and {last}"
+        words = f"every {', '.join(most)} and {last}" if most else f"every {last.removeprefix('1 ')}"
         if self.start is None:
             return words
         return f"{words} from {self.start.replace(tzinfo=None).isoformat(' ')} UTC"
@@ -108,8 +105,8 @@ def read_interval(text: str) -> Interval:
 
 def _unreadable(text: str) -> str:
     return (
-        f"every {text}: expected numbers with their units, such as 'every 5 minutes' or 'every 1 day 12 hours'; allowed "
-        "are weeks, days, hours, minutes and seconds, then 'from' with a date and time."
+        f"every {text}: expected numbers with their units, such as 'every 5 minutes' or 'every 1 day 12 hours'. "
+        "Allowed are weeks, days, hours, minutes and seconds, then 'from' with a date and time."
     )
 
 

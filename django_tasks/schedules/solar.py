@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from django_tasks.exceptions import ScheduleError
@@ -101,7 +101,7 @@ class Solar(Schedule):
         observer, sun = ephem.Observer(), ephem.Sun()
         observer.lat, observer.lon = math.radians(self.latitude), math.radians(self.longitude)
         observer.elevation = observer.pressure = 0
-        morning = datetime(day.year, day.month, day.day, 6) - timedelta(hours=self.longitude / 15)
+        morning = datetime.combine(day, time(6)) - timedelta(hours=self.longitude / 15)
         noon = observer.next_transit(sun, start=morning).datetime()
         event = _EVENTS[self.event]
         if event is None:

@@ -1,7 +1,7 @@
 """At which moment does the clock on a wall show a time, and what when it shows it twice or never?
 
-Wall times are naive, and in whole seconds; moments are in UTC. Where clocks are put forward, the times between are shown
-by none (a gap); where they are put back, some are shown twice.
+Wall times are naive, and in whole seconds; moments are in UTC. Where clocks are put forward, the times between are not
+shown (a gap); where they are put back, some are shown twice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class WallClock:
     zone: tzinfo
 
     def moments(self, wall: datetime) -> tuple[datetime, datetime] | None:
-        """Return the first and the last moment at which the clock shows a time: the same but once a year; None in a gap."""
+        """Return the first and the last moment at which the clock shows a time, mostly the same; None in a gap."""
         earlier, later = self._offsets(wall)
         return None if earlier < later else ((wall - earlier).replace(tzinfo=UTC), (wall - later).replace(tzinfo=UTC))
 
