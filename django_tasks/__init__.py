@@ -10,6 +10,7 @@ from django_tasks.control.client import revoke
 from django_tasks.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from django_tasks.group_result import GroupResult, ResultSet, result_from_tuple
 from django_tasks.result import AsyncResult
+from django_tasks.schedules import clocked, crontab, every, solar
 from django_tasks.sending import abulk, bulk, send_task
 from django_tasks.stock import accumulate
 from django_tasks.task import Task, current_task, shared_task, task
@@ -34,14 +35,18 @@ __all__ = [
     "chain",
     "chord",
     "chunks",
+    "clocked",
+    "crontab",
     "current_request",
     "current_task",
+    "every",
     "group",
     "result_from_tuple",
     "revoke",
     "send_task",
     "shared_task",
     "signature",
+    "solar",
     "task",
     "xmap",
     "xstarmap",

@@ -15,17 +15,17 @@ try:
 except ImportError:  # pragma: no cover
     ephem = None
 
-_RISES, _SETS = -1, 1
-_HALF_A_DAY = timedelta(hours=12)
+_POLAR = 89.8
+"""Degrees from which on the seasons move the sun more than the day does, so that it may rise in the afternoon."""
 _SEARCHED = 370
-"""Days: what does not happen within a year does not happen."""
+"""Days: everywhere each of these happens within a year, at the poles on one day of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Event:
     """What an event is: the sun, on its way up or down, at a height in degrees."""
 
-    way: int
+    rises: bool
     height: float
     limb: bool = False
     """The upper limb is what counts, and not the centre."""
@@ -35,15 +35,15 @@ class _Event:
 # (https://aa.usno.navy.mil/faq/RST_defs).
 _HORIZON = -34 / 60
 _EVENTS: dict[str, _Event | None] = {
-    "dawn_astronomical": _Event(_RISES, -18),
-    "dawn_nautical": _Event(_RISES, -12),
-    "dawn_civil": _Event(_RISES, -6),
-    "sunrise": _Event(_RISES, _HORIZON, limb=True),
+    "dawn_astronomical": _Event(True, -18),
+    "dawn_nautical": _Event(True, -12),
+    "dawn_civil": _Event(True, -6),
+    "sunrise": _Event(True, _HORIZON, limb=True),
     "solar_noon": None,
-    "sunset": _Event(_SETS, _HORIZON, limb=True),
-    "dusk_civil": _Event(_SETS, -6),
-    "dusk_nautical": _Event(_SETS, -12),
-    "dusk_astronomical": _Event(_SETS, -18),
+    "sunset": _Event(False, _HORIZON, limb=True),
+    "dusk_civil": _Event(False, -6),
+    "dusk_nautical": _Event(False, -12),
+    "dusk_astronomical": _Event(False, -18),
 }
 
 
@@ -72,7 +72,7 @@ class Solar(Schedule):
             raise ScheduleError("Solar schedules need the library ephem: pip install 'django-tasks-queue[solar]'.")
 
     def next(self, after: datetime) -> datetime | None:
-        """Return the first event after a moment, in UTC; None if there is none within a year."""
+        """Return the first event after a moment, in UTC; None at the end of time."""
         after = in_utc(after)
         if after >= LATEST:
             return None
@@ -106,9 +106,12 @@ class Solar(Schedule):
         event = _EVENTS[self.event]
         if event is None:
             return _whole(noon)
-        midnight = noon + event.way * _HALF_A_DAY
-        if not _above(observer, sun, event, midnight) and _above(observer, sun, event, noon):
-            return _whole(_crossing(observer, sun, event, midnight, noon))
+        before = (observer.previous_antitransit(sun, start=noon).datetime(), noon)
+        after = (noon, observer.next_antitransit(sun, start=noon).datetime())
+        halves = (before, after) if event.rises else (after, before)
+        for begin, end in halves if abs(self.latitude) > _POLAR else halves[:1]:
+            if _above(observer, sun, event, begin) != event.rises and _above(observer, sun, event, end) == event.rises:
+                return _whole(_crossing(observer, sun, event, (begin, end)))
         return None
 
 
@@ -118,14 +121,15 @@ def _above(observer: Any, sun: Any, event: _Event, moment: datetime) -> bool:
     return bool(sun.alt + sun.radius * event.limb >= math.radians(event.height))
 
 
-def _crossing(observer: Any, sun: Any, event: _Event, below: datetime, above: datetime) -> datetime:
-    while abs(above - below) > timedelta(milliseconds=100):
-        middle = below + (above - below) / 2
-        if _above(observer, sun, event, middle):
-            above = middle
+def _crossing(observer: Any, sun: Any, event: _Event, within: tuple[datetime, datetime]) -> datetime:
+    begin, end = within
+    while end - begin > timedelta(milliseconds=100):
+        middle = begin + (end - begin) / 2
+        if _above(observer, sun, event, middle) == event.rises:
+            end = middle
         else:
-            below = middle
-    return above
+            begin = middle
+    return end
 
 
 def _whole(moment: datetime) -> datetime:

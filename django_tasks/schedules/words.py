@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from django_tasks.schedules.fields import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH_OF_YEAR, SECOND, Field, runs
 
@@ -37,23 +38,21 @@ def describe(times: Times, days: Days, tz: str | None) -> str:
 
 
 def _times(times: Times) -> str:
-    listed = [(hour, minute, second) for hour in times.hours for minute in times.minutes for second in times.seconds]
-    if len(listed) <= _MOST_TIMES:
-        whole = times.seconds == (0,)
+    whole = times.seconds == (0,)
+    if len(times.hours) * len(times.minutes) * len(times.seconds) <= _MOST_TIMES:
+        listed = product(times.hours, times.minutes, times.seconds)
         return "at " + _series([f"{h:02}:{m:02}" if whole else f"{h:02}:{m:02}:{s:02}" for h, m, s in listed])
-    hours = _hours(times.hours)
     minutes = _often(MINUTE, times.minutes, "minute")
-    seconds = _often(SECOND, times.seconds, "second")
-    if times.seconds == (0,):
-        often = minutes or f"at {_numbers('minute', times.minutes)}"
-    elif times.minutes == MINUTE.every:
-        often = seconds or f"at {_numbers('second', times.seconds)} of every minute"
-    else:
-        seconds = seconds or f"at {_numbers('second', times.seconds)}"
-        often = f"{seconds} of {_numbers('minute', times.minutes)}"
-    if hours:
-        return f"{often} {hours}"
-    return often if often.startswith("every") or times.minutes == MINUTE.every else f"{often} of every hour"
+    seconds = _often(SECOND, times.seconds, "second") or f"at {_numbers('second', times.seconds)}"
+    hours = _hours(times.hours) or "of every hour"
+    if whole:
+        # "every 5 minutes" says that it goes on for hours.
+        often = " ".join(filter(None, [minutes, _hours(times.hours)]))
+        return often if minutes else f"at {_numbers('minute', times.minutes)} {hours}"
+    if times.minutes == MINUTE.every:
+        minutes = "" if seconds.startswith("every") else "of every minute"
+        return " ".join(filter(None, [seconds, minutes, _hours(times.hours)]))
+    return f"{seconds} of {_numbers('minute', times.minutes)} {hours}"
 
 
 def _often(field: Field, numbers: tuple[int, ...], unit: str) -> str:
