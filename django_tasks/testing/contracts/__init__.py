@@ -1,4 +1,4 @@
-"""Does a plug-in keep its contract? Test classes to inherit from, for brokers, result stores and pools.
+"""Does a plug-in keep its contract? Test classes to inherit from, for brokers, result stores, pools and schedules.
 
     from django_tasks.testing.contracts.brokers import BrokerContract
 
@@ -26,6 +26,7 @@ pytest.register_assert_rewrite(
             "pool_crashes",
             "pool_limits",
             "pool_runs",
+            "schedules",
             "stage",
             "stores",
         )
