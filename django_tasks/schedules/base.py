@@ -55,21 +55,29 @@ class Schedule(ABC):
         return self.describe()
 
 
-def in_utc(moment: datetime) -> datetime:
-    """Return an aware moment in UTC; the ends of time a little earlier or later, where every zone can tell it."""
+def asked(after: datetime) -> datetime:
+    """Return the moment that `next` is asked about in UTC; at the ends of time, one that every time zone can tell."""
+    _check("after", after)
     try:
-        return max(aware("after", moment).astimezone(UTC), _EARLIEST)
+        return max(after.astimezone(UTC), _EARLIEST)
     except OverflowError:
-        return _EARLIEST if moment.year == 1 else LATEST
+        return _EARLIEST if after.year == 1 else LATEST
 
 
-def aware(name: str, moment: datetime) -> datetime:
-    """Return a moment as it is; raises for one that has no time zone, and so is no moment."""
+def in_utc(name: str, moment: datetime) -> datetime:
+    """Return a moment in UTC, so that one moment is one value in whatever zone it was given."""
+    _check(name, moment)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ScheduleError(f"{name}={moment.isoformat()} is beyond the years 1 to 9999 in UTC.") from error
+
+
+def _check(name: str, moment: datetime) -> None:
     if not isinstance(moment, datetime):
         raise TypeError(f"{name} is a datetime, not {moment!r}.")
     if moment.utcoffset() is None:
         raise ScheduleError(f"{name}={moment.isoformat()} has no time zone: give it one, such as tzinfo=datetime.UTC.")
-    return moment
 
 
 def read_moment(name: str, text: str) -> datetime:
@@ -78,4 +86,4 @@ def read_moment(name: str, text: str) -> datetime:
         found = datetime.fromisoformat(text)
     except ValueError as error:
         raise ScheduleError(f"{name}={text!r} is no date and time, such as 2030-12-24T18:00:00+00:00.") from error
-    return aware(name, found)
+    return in_utc(name, found)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
-from django_tasks.schedules.base import Schedule, aware, in_utc, read_moment
+from django_tasks.schedules.base import Schedule, asked, in_utc, read_moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +15,11 @@ class Clocked(Schedule):
     at: datetime
 
     def __post_init__(self) -> None:
-        # One moment is one value, in whatever zone it was given.
-        object.__setattr__(self, "at", aware("at", self.at).astimezone(UTC))
+        object.__setattr__(self, "at", in_utc("at", self.at))
 
     def next(self, after: datetime) -> datetime | None:
         """Return the moment while it is to come, else None."""
-        return self.at if in_utc(after) < self.at else None
+        return self.at if asked(after) < self.at else None
 
     def describe(self) -> str:
         """Return "once, at 2030-12-24 18:00:00 UTC"."""

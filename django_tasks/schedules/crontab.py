@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, tzinfo
 
 from django_tasks.exceptions import ScheduleError
-from django_tasks.schedules.base import LATEST, Schedule, in_utc
+from django_tasks.schedules.base import LATEST, Schedule, asked
 from django_tasks.schedules.fields import (
     DAY_OF_MONTH,
     DAY_OF_WEEK,
@@ -61,7 +61,7 @@ class Crontab(Schedule):
 
     def next(self, after: datetime) -> datetime | None:
         """Return the first moment after another at which it is due, in UTC; None for a date that never comes."""
-        after = in_utc(after)
+        after = asked(after)
         if after >= LATEST or not self._comes():
             return None
         clock = wall_clock(self.tz)

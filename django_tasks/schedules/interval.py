@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from django_tasks.exceptions import ScheduleError
-from django_tasks.schedules.base import Schedule, aware, in_utc, read_moment
+from django_tasks.schedules.base import Schedule, asked, in_utc, read_moment
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = {
@@ -40,11 +40,11 @@ class Interval(Schedule):
         if self.step <= timedelta(0):
             raise ScheduleError(f"An interval of {self.step.total_seconds():g} seconds never ends: it must be above 0.")
         if self.start is not None:
-            object.__setattr__(self, "start", aware("start", self.start).astimezone(UTC))
+            object.__setattr__(self, "start", in_utc("start", self.start))
 
     def next(self, after: datetime) -> datetime | None:
         """Return the first point of the grid after a moment; None beyond the year 9999."""
-        after = in_utc(after)
+        after = asked(after)
         if self.start is not None and after < self.start:
             return self.start
         anchor = self.start or EPOCH

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from django_tasks.exceptions import ScheduleError
-from django_tasks.schedules.base import LATEST, Schedule, in_utc
+from django_tasks.schedules.base import LATEST, Schedule, asked
 
 try:
     import ephem
@@ -73,7 +73,7 @@ class Solar(Schedule):
 
     def next(self, after: datetime) -> datetime | None:
         """Return the first event after a moment, in UTC; None at the end of time."""
-        after = in_utc(after)
+        after = asked(after)
         if after >= LATEST:
             return None
         first = (after + timedelta(hours=self.longitude / 15)).date() - timedelta(days=1)

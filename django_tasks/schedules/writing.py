@@ -31,13 +31,13 @@ def parse(text: str) -> Schedule:
     A text that begins with a number, `*` or `@` is a line of cron. A dotted path, perhaps followed by a JSON object of
     arguments, is a class of your own; it is imported: whoever may write such a text may import any module.
     """
-    word, _, rest = text.strip().partition(" ")
+    word, rest = [*text.split(None, 1), "", ""][:2]
     if word in SCHEDULES:
-        return SCHEDULES[word](rest.strip())
+        return SCHEDULES[word](rest)
     if word[:1] in {"*", "@"} or word[:1].isdigit():
         return read_cron(text)
     if "." in word:
-        return build(word, _arguments(rest) if rest.strip() else {})
+        return build(word, _arguments(rest) if rest else {})
     raise ScheduleError(
         f"{text!r} is no schedule. It begins with {', '.join(SCHEDULES)}, or the dotted path of a class, such as "
         "'every 5 minutes' or 'crontab 30 3 * * mon-fri Europe/Berlin'."
@@ -48,7 +48,7 @@ def build(path: str, arguments: Mapping[str, Any]) -> Schedule:
     """Return a schedule of the class at a dotted path, made with these keywords; raises ScheduleError."""
     try:
         kind = import_string(path)
-    except ImportError as error:
+    except (ImportError, TypeError, ValueError) as error:  # the latter of a path that begins with a dot
         raise ScheduleError(f"{path} cannot be imported: {error}") from error
     if not (isinstance(kind, type) and issubclass(kind, Schedule)):
         raise ScheduleError(f"{path} is no subclass of django_tasks.schedules.Schedule.")

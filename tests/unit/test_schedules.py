@@ -107,7 +107,7 @@ def test_an_interval_ends_with_time() -> None:
         (lambda: every(-5), ScheduleError, "-5 seconds never ends"),
         (lambda: every(float("nan")), ScheduleError, "interval=nan is no length of time"),
         (lambda: every(days=1e300), ScheduleError, "days=1e+300: that is longer than time is counted"),
-        (lambda: every("5"), TypeError, "interval is a number of seconds or a timedelta, not '5'"),
+        (lambda: every("5"), TypeError, "interval is a number of seconds or a timedelta, not '5'"),  # type: ignore[arg-type]
         (lambda: every(minutes=True), TypeError, "minutes is a number, not True"),
         (
             lambda: every(5, start=NOON.replace(tzinfo=None)),
@@ -115,7 +115,7 @@ def test_an_interval_ends_with_time() -> None:
             "start=2026-11-28T12:00:00 has no time zone",
         ),
         (lambda: clocked(NOON.replace(tzinfo=None)), ScheduleError, "at=2026-11-28T12:00:00 has no time zone"),
-        (lambda: clocked("2026-11-28"), TypeError, "at is a datetime, not '2026-11-28'"),
+        (lambda: clocked("2026-11-28"), TypeError, "at is a datetime, not '2026-11-28'"),  # type: ignore[arg-type]
         (lambda: every(5).next(NOON.replace(tzinfo=None)), ScheduleError, "after=2026-11-28T12:00:00 has no time zone"),
     ],
 )
@@ -193,6 +193,7 @@ def test_a_schedule_is_stored_as_a_text_and_read_back(schedule: Schedule, text: 
     [
         ("every minute", every(60)),
         ("  every   2 weeks  1 day ", every(days=15)),
+        ("every\n5 minutes", every(minutes=5)),
         ("every 90 minutes from 2026-11-28T12:00:00Z", every(minutes=90, start=NOON)),
         ("crontab 0 4 * * mon", crontab(0, 4, "mon")),
         ("crontab 0 4 1-7 * mon UTC", crontab(0, 4, "mon", "1-7", tz="UTC")),
@@ -232,6 +233,9 @@ def test_people_write_texts_in_their_own_way(text: str, schedule: Schedule) -> N
         ("solar sunset 52.52", "expected an event, latitude and longitude"),
         ("solar sunset here there", "expected an event, latitude and longitude"),
         ("solar sunset 100 0", "latitude=100.0: allowed are"),
+        ("clocked 0001-01-01T00:00:00+14:00", "at=0001-01-01T00:00:00+14:00 is beyond the years 1 to 9999 in UTC"),
+        (".Workdays", ".Workdays cannot be imported"),
+        ("..Workdays.Early", "..Workdays.Early cannot be imported"),
         ("nowhere.Workdays", "nowhere.Workdays cannot be imported"),
         ("datetime.datetime", "datetime.datetime is no subclass of django_tasks.schedules.Schedule"),
         ("django_tasks.schedules.Schedule", "cannot be made with {}"),

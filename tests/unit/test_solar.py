@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -121,3 +123,21 @@ def test_what_cannot_be_is_refused(arguments: tuple[str, float, float], words: s
     with pytest.raises(ScheduleError) as caught:
         solar(*arguments)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_at_the_ends_of_time_it_is_due_or_over(event: str) -> None:
+    for moment in ("0001-01-01T00:00:00+00:00", "9998-12-30T00:00:00+00:00", "9999-12-31T23:59:59-12:00"):
+        coming = solar(event, 10, -179).next(datetime.fromisoformat(moment))
+        assert coming is None or coming.year in {2, 9998, 9999}
+
+
+def test_without_the_library_it_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['ephem'] = None\n"
+        "import django_tasks\n"
+        "try: django_tasks.solar('sunset', 0, 0)\n"
+        "except ValueError as error: print(error)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert said == "Solar schedules need the library ephem: pip install 'django-tasks-queue[solar]'.\n"
