@@ -196,6 +196,8 @@ def test_after_the_end_of_time_nothing_is_due() -> None:
         coming = crontab(0, 0, tz="Pacific/Apia").next(datetime.fromisoformat(moment))
         assert coming is None or coming.year == 9998
     assert crontab(0, 0, "mon", 29, 2).next(at("9990-01-01")) is None
+    assert crontab(0, 0, day_of_month=30, month_of_year=12).next(at("9998-12-30")) is None
+    assert crontab(0, day_of_month=30, month_of_year=12).next(at("9998-12-30 23:30")) is None
     for moment in ("0001-01-01T00:00:00+00:00", "0001-01-01T00:00:00+14:00"):
         assert crontab(0, 0, tz="UTC").next(datetime.fromisoformat(moment)) == at("0002-01-02")
 

@@ -13,7 +13,7 @@ import pytest
 import django_tasks
 from django_tasks import schedules
 from django_tasks.exceptions import DjangoTasksError, ScheduleError
-from django_tasks.schedules import Schedule, build, clocked, cron, crontab, every, parse, solar
+from django_tasks.schedules import Interval, Schedule, build, clocked, cron, crontab, every, parse, solar
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 HERE = __name__
@@ -108,6 +108,8 @@ def test_an_interval_ends_with_time() -> None:
         (lambda: every(float("nan")), ScheduleError, "interval=nan is no length of time"),
         (lambda: every(days=1e300), ScheduleError, "days=1e+300: that is longer than time is counted"),
         (lambda: every("5"), TypeError, "interval is a number of seconds or a timedelta, not '5'"),  # type: ignore[arg-type]
+        (lambda: Interval(5), TypeError, "step is a timedelta, not 5"),  # type: ignore[arg-type]
+        (lambda: solar("sunset", "52", 13), TypeError, "latitude is a number of degrees, not '52'"),  # type: ignore[arg-type]
         (lambda: every(minutes=True), TypeError, "minutes is a number, not True"),
         (
             lambda: every(5, start=NOON.replace(tzinfo=None)),
