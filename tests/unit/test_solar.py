@@ -22,7 +22,7 @@ EVENTS = (
 # documentation of PyEphem quotes it (https://rhodesmill.org/pyephem/rise-set.html).
 ATLANTA = (33.8, -84.4)
 # https://www.timeanddate.com/sun/uk/london, December 2015, as the tests of the library astral quote it.
-LONDON = (51.47, -0.17)
+LONDON = (51.51, -0.13)
 # U.S. Naval Observatory for 19 49 N, 155 29 W on 15 July 2003, in Hawaii's time, as the tests of the Perl module
 # Astro::Coords quote it.
 MAUNA_KEA = (19.82, -155.48)
