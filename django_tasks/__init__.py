@@ -9,6 +9,7 @@ from django_tasks.context import allow_join_result, current_request
 from django_tasks.control.client import revoke
 from django_tasks.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from django_tasks.group_result import GroupResult, ResultSet, result_from_tuple
+from django_tasks.periodic import add_periodic_task
 from django_tasks.result import AsyncResult
 from django_tasks.schedules import clocked, crontab, every, solar
 from django_tasks.sending import abulk, bulk, send_task
@@ -30,6 +31,7 @@ __all__ = [
     "Task",
     "abulk",
     "accumulate",
+    "add_periodic_task",
     "allow_join_result",
     "bulk",
     "chain",

@@ -141,6 +141,7 @@ def _key(default: Any, test: Test, *, secret: bool = False) -> Any:
 
 
 _SEVEN_DAYS = timedelta(days=7)
+_THIRTY_DAYS = timedelta(days=30)
 _NINETY_DAYS = timedelta(days=90)
 
 
@@ -151,6 +152,10 @@ class Settings:
     brokers: Mapping[str, Mapping[str, Any]] = _key({"default": {"BACKEND": "database"}}, _mapping_of_mappings)
     results: Mapping[str, Mapping[str, Any]] = _key({"default": {"BACKEND": "database"}}, _mapping_of_mappings)
     queues: Mapping[str, Mapping[str, Any]] = _key({}, _mapping_of_mappings)
+    schedule: Mapping[str, Mapping[str, Any]] = _key({}, _mapping_of_mappings)
+    """Periodic tasks by name: see `periodic`."""
+    schedule_history: timedelta | None = _key(_THIRTY_DAYS, _span)  # noqa: RUF009  # as the fields below
+    """How long it is kept what became of the runs of periodic tasks."""
     routes: Any = _key({}, _routes)  # noqa: RUF009  # as the fields below
     """A dict, a function, or a list of these: see `routing`."""
     default_queue: str = _key("default", _name)

@@ -56,6 +56,7 @@ class Declaration(TypedDict, total=False):
     compression: str | None
     encrypt: bool | None
     api: bool
+    schedule: Any
 
 
 class CallOptions(TypedDict, total=False):
@@ -221,6 +222,8 @@ class TaskOptions:
     encrypt: bool | None = None
     api: bool = False
     """May be started through the REST API."""
+    schedule: Any = None
+    """When it is sent by itself: a schedule, the text of one, or seconds."""
 
 
 _NAMES = frozenset(entry.name for entry in fields(TaskOptions))

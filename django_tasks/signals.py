@@ -10,6 +10,8 @@ Sent in the worker's own process, with the worker as sender:
     received(deliveries), settled(done)
 Sent in a child of a prefork pool, with the pool's class as sender:
     child_started(), child_stopping()
+Sent where what the code declares is read, with the name of the module that does it as sender:
+    schedule_loading()
 Sent where tasks are revoked, with the name of the module that does it as sender:
     task_revoked(ids)
 """
@@ -29,6 +31,7 @@ task_retried = Signal()
 task_failed = Signal()
 task_finished = Signal()
 task_revoked = Signal()
+schedule_loading = Signal()
 
 worker_starting = Signal()
 worker_ready = Signal()

@@ -12,7 +12,7 @@ from typing import Any, Concatenate, Generic, Literal, NoReturn, ParamSpec, Prot
 
 from asgiref.sync import async_to_sync, sync_to_async
 
-from django_tasks import conf, states
+from django_tasks import conf, periodic, states
 from django_tasks.canvas.calls import next_attempt
 from django_tasks.canvas.continuations import replacement
 from django_tasks.canvas.mapped import chunks, xmap, xstarmap
@@ -337,6 +337,8 @@ def task(
     def declare(function: Callable[..., Any]) -> Task[Any, Any]:
         made = base(function, name or f"{function.__module__}.{function.__qualname__}", bind=bind, given=options)
         tasks.register(made)
+        if made.options.schedule is not None:
+            periodic.declare(made.name, made.options.schedule)
         return made
 
     return declare if function is None else declare(function)

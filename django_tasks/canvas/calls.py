@@ -85,9 +85,9 @@ def seal(
     options = call.options
     before = lineage() if comes_from is None else comes_from
     if not embed and options.keys() <= _IDENTITY and (outline := outline_of(call.task)) is not None:
-        place = place_from(options.get("group_id"), options.get("group_index"))
-        if place is not None or "group_id" not in options:
-            message = outline.filled(call.args, call.kwargs, _id(options.get("task_id")), before, place)
+        member = place_from(options.get("group_id"), options.get("group_index"))
+        if member is not None or "group_id" not in options:
+            message = outline.filled(call.args, call.kwargs, _id(options.get("task_id")), before, member)
             return _addressed(message) if replies else message
     unknown = options.keys() - CALL_OPTIONS
     if unknown:

@@ -27,7 +27,7 @@ from typing import Any
 
 import pytest
 from django.apps import apps
-from django.core.management import CommandParser, load_command_class
+from django.core.management import BaseCommand, CommandParser, load_command_class
 from django.dispatch import Signal
 
 from django_tasks import conf, exceptions, options, signals, states
@@ -36,6 +36,7 @@ from django_tasks.api.serializers import Call, Search
 from django_tasks.api.urls import urlpatterns
 from django_tasks.backends import BROKERS
 from django_tasks.context import Request
+from django_tasks.management.tasks import SUBCOMMANDS, schedule
 from django_tasks.message import Delivery, Message
 from django_tasks.models import TaskResult
 from django_tasks.plan import Outcome, Result
@@ -73,7 +74,13 @@ CAPITALS = {
         "ENGINE",
         "SILENCED_SYSTEM_CHECKS",
     ),
-    *("DEFAULT_PERMISSION_CLASSES", "DEFAULT_AUTHENTICATION_CLASSES", "DISABLE_SERVER_SIDE_CURSORS", "USE_TZ"),
+    *(
+        "DEFAULT_PERMISSION_CLASSES",
+        "DEFAULT_AUTHENTICATION_CLASSES",
+        "DISABLE_SERVER_SIDE_CURSORS",
+        "USE_TZ",
+        "TIME_ZONE",
+    ),
     *(
         "SIGTERM",
         "SIGINT",
@@ -90,7 +97,21 @@ CAPITALS = {
         "HUP",
     ),
     *("NOTIFY", "LISTEN", "SELECT", "UPDATE", "INSERT", "DELETE", "COMMIT", "BEGIN", "IMMEDIATE", "WAL", "DEBUG"),
-    *("GET", "POST", "ARGS", "ONCE", "PYTHON", "UUID", "FINAL", "FAILED", "EXCEPTION", "ALL"),
+    *(
+        "SQL",
+        "JSON",
+        "CELERY_BEAT_SCHEDULE",
+        "GET",
+        "POST",
+        "ARGS",
+        "ONCE",
+        "PYTHON",
+        "UUID",
+        "FINAL",
+        "FAILED",
+        "EXCEPTION",
+        "ALL",
+    ),
 }
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -454,20 +475,41 @@ def _parser() -> ArgumentParser:
     return load_command_class("django_tasks", "runworker").create_parser("manage.py", "runworker")
 
 
-def test_reference_commands() -> None:
-    ours = load_command_class("django_tasks", "runworker")
+def _sections(page: Path) -> dict[str, str]:
+    """Return what a page says below each heading of any level."""
+    parts = re.split(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def _options_of(command: BaseCommand) -> list[str]:
     parser = CommandParser()
-    ours.add_arguments(parser)
-    known = {
-        option
-        for action in parser._actions
-        if action.dest not in {"help", "node_number"}
-        for option in action.option_strings
-    }
-    doctor = {"--json"}
-    assert sorted(name for name in names_in_tables(REFERENCE / "commands.md") if name.startswith("-")) == sorted(
-        known | doctor
-    )
+    command.add_arguments(parser)
+    actions = [action for action in parser._actions if action.dest not in {"help", "node_number"}]
+    return sorted(option for action in actions for option in action.option_strings)
+
+
+COMMANDS = {
+    **{name: load_command_class("django_tasks", name) for name in ("runworker", "beat")},
+    **{name: command() for name, command in SUBCOMMANDS.items() if name != "worker"},
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_reference_commands(name: str) -> None:
+    section = _sections(REFERENCE / "commands.md")[name]
+    told = re.findall(r"`(-[\w-]+)`", "".join(re.findall(r"^\|([^|]*)\|", section, flags=re.MULTILINE)))
+    assert sorted(told) == _options_of(COMMANDS[name])
+
+
+def test_reference_commands_lists_every_subcommand() -> None:
+    assert SUBCOMMANDS.keys() <= _sections(REFERENCE / "commands.md").keys()
+
+
+def test_reference_commands_lists_every_action_on_schedules() -> None:
+    section = _sections(REFERENCE / "commands.md")["schedule"]
+    known = schedule.Command().create_parser("manage.py", "schedule")._actions
+    actions = next(action.choices for action in known if action.dest == "action")
+    assert set(re.findall(r"^\| `([\w-]+)", section, flags=re.MULTILINE)) == set(actions)
 
 
 def test_reference_commands_lists_every_command() -> None:
@@ -487,7 +529,7 @@ def test_reference_models() -> None:
         section = re.search(rf"^## {model.__name__}$(.*?)(?=^## |\Z)", page, flags=re.DOTALL | re.MULTILINE)
         assert section, f"no section {model.__name__}"
         told = re.findall(r"^\| `(\w+)`", section[1], flags=re.MULTILINE)
-        assert told == [field.name for field in model._meta.get_fields()]
+        assert told == [field.name for field in model._meta.concrete_fields]
 
 
 def test_reference_logging() -> None:

@@ -9,17 +9,20 @@ import socket
 import sys
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 from django.utils import autoreload
 from django.utils.module_loading import import_string
 
 from django_tasks import conf, logs
 from django_tasks.backends.base import Broker
-from django_tasks.connections import Connections, brokers, keepers_of, results
+from django_tasks.beat import outcomes
+from django_tasks.beat.beat import Beat
+from django_tasks.connections import Connections, brokers, home, keepers_of, results
 from django_tasks.exceptions import BrokerUnavailable, ConfigurationError
 from django_tasks.message import NAME_LENGTH
 from django_tasks.pools import POOLS
@@ -79,6 +82,7 @@ class Command(BaseCommand):
         add("--max-tasks", type=int, help="leave after so many tasks")
         add("--grace", type=float, help="seconds for running tasks at a warm stop (default: 25)")
         add("--purge", action="store_true", help="remove all waiting messages of the queues first")
+        add("-B", "--beat", action="store_true", help="send periodic tasks too, as `manage.py beat` does")
         add("--reload", action="store_true", help="start again when the code changes; for development")
         add("--pidfile", help="file to write the process id to")
         add("--node-number", type=int, default=0, help=SUPPRESS)
@@ -137,13 +141,27 @@ class Command(BaseCommand):
         self.obey_signals(worker, reload=options["reload"])
         self.banner(worker, options)
         logs.connect()
+        outcomes.connect()
         try:
-            worker.run()
+            with self.beating(worker) if options["beat"] and options["node_number"] <= 1 else nullcontext():
+                worker.run()
         except ConfigurationError as error:
             # Said by the server that a backend reached.
             raise CommandError(str(error)) from error
         if worker.broken:
             sys.exit(1)
+
+    @contextmanager
+    def beating(self, worker: Worker) -> Iterator[None]:
+        """Send periodic tasks beside a worker; of several workers under one supervisor the first one does."""
+        beat = Beat(home(), name=f"beat@{worker.options.name}"[:255], history=conf.get().schedule_history)
+        beat.start()
+        try:
+            yield
+        finally:
+            beat.stop()
+            with suppress(DatabaseError):
+                beat.leave()
 
     def build(self, options: dict[str, Any]) -> Worker:
         """Build the worker that the options describe."""

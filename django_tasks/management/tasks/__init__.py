@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from django.core.management.base import BaseCommand
 
 from django_tasks.management.commands import runworker
-from django_tasks.management.tasks import doctor
+from django_tasks.management.tasks import doctor, health, schedule
 
 SUBCOMMANDS: Mapping[str, type[BaseCommand]] = {
     "worker": runworker.Command,
     "doctor": doctor.Command,
+    "health": health.Command,
+    "schedule": schedule.Command,
 }

@@ -1,0 +1,1 @@
+"""Who sends periodic tasks when their schedules say so?"""
