@@ -87,15 +87,19 @@ def retry(ids: Sequence[str]) -> Report:
     return _report(ids, retrying(store.database, lambda: _retry_rows(str(store.database), ids)))
 
 
-def revoke(ids: Sequence[str], *, terminate: bool = False, reason: str = "") -> Report:
+def revoke(ids: Sequence[str], *, terminate: bool = False, reason: str = "", expected: bool = False) -> Report:
     """Revoke tasks that have not ended: one that waits ends now, one that runs is not run again, and with `terminate`
-    its worker ends it."""
+    its worker ends it.
+
+    Ids of which nothing is known are revoked where they may yet turn up: those that are `expected`, and all where
+    messages cannot be looked up.
+    """
     ids = _unique(ids)
     # In this order: a task that leaves its queue between the two looks has its result by then.
     rows = waiting(ids)
     known = _known_states(ids)
-    # Where messages cannot be looked up by id, an id that nobody knows may well wait.
-    hidden = any(broker.database is None and not broker.eager for broker in brokers.all())
+    # Where messages cannot be looked up by id, one that nobody knows may well wait.
+    hidden = expected or any(broker.database is None and not broker.eager for broker in brokers.all())
     answers: Answers = {}
     for task_id in ids:
         if known.get(task_id) in states.FINAL:

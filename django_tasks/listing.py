@@ -18,7 +18,8 @@ from django.utils import timezone
 
 from django_tasks import conf, states
 from django_tasks.connections import brokers, keepers, results
-from django_tasks.models import QueuedMessage, TaskResult
+from django_tasks.message import is_group_id, member_group
+from django_tasks.models import QueuedMessage, TaskGroup, TaskResult
 
 CEILING = 10_000
 WINDOW = 50_000
@@ -30,6 +31,7 @@ Span = tuple[datetime | None, datetime | None]
 EVER: Span = (None, None)
 
 READY, DELAYED, LEASED = "ready", "delayed", "leased"
+RUNNING, DONE, FAILED = "running", "done", "failed"
 
 HEAVY_RESULT = (
     "args_repr",
@@ -44,6 +46,7 @@ HEAVY_RESULT = (
 )
 """Columns of results that no list shows."""
 HEAVY_MESSAGE = ("headers", "body")
+HEAVY_GROUP = ("then", "error", "saved")
 
 _LAST = "\U0010ffff"
 
@@ -137,7 +140,7 @@ def find_results(
 _NEWEST_FIRST = ("-ended_at", "-task_id")
 
 
-def _ended_within(rows: QuerySet[TaskResult], span: Span) -> QuerySet[TaskResult]:
+def _ended_within(rows: QuerySet[M], span: Span) -> QuerySet[M]:
     # One bound at each end: of several, SQLite uses the first for its way through the index.
     since, until = span
     if since is not None:
@@ -153,20 +156,65 @@ def _overlap(*spans: Span) -> Span:
 
 def _by_id(rows: QuerySet[TaskResult], criteria: ResultCriteria, window: int) -> Listing[TaskResult]:
     rest = _equal(state=criteria.state, task=criteria.task, queue=criteria.queue, worker=criteria.worker)
-    if criteria.since is not None:
-        rest &= Q(ended_at__gte=criteria.since)
-    if criteria.until is not None:
-        rest &= Q(ended_at__lt=criteria.until)
-    return _beginning_so(rows, criteria.beginning, rest, window)
+    return _beginning_so(rows, criteria.beginning, rest & _ended_q((criteria.since, criteria.until)), window)
 
 
-def _beginning_so(rows: QuerySet[M], beginning: str, rest: Q, window: int) -> Listing[M]:
+def _ended_q(span: Span) -> Q:
+    since, until = span
+    bounds = {"ended_at__gte": since, "ended_at__lt": until}
+    return Q(**{name: moment for name, moment in bounds.items() if moment is not None})
+
+
+def _beginning_so(rows: QuerySet[M], beginning: str, rest: Q, window: int, *, field: str = "task_id") -> Listing[M]:
     """Return the rows whose id begins so, of the last `window` of them those for which the rest holds too."""
-    found = rows.filter(starting_with("task_id", beginning)).order_by("-task_id")
-    edge = _edge(found, "task_id", window) if rest else None
+    found = rows.filter(starting_with(field, beginning)).order_by(f"-{field}")
+    edge = _edge(found, field, window) if rest else None
     if edge is not None:
-        found = rows.filter(task_id__gte=edge, task_id__lte=beginning + _LAST).order_by("-task_id")
+        within = {f"{field}__gte": edge, f"{field}__lte": beginning + _LAST}
+        found = rows.filter(**within).order_by(f"-{field}")
     return Listing((found.filter(rest),), edge)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupCriteria:
+    """Which groups are looked for. Empty means any."""
+
+    stage: str = ""
+    """`running`, `done` or `failed`."""
+    since: datetime | None = None
+    until: datetime | None = None
+    """Ended in [since, until)."""
+    beginning: str = ""
+    """The group's id or its beginning, or the id of one of its members."""
+
+
+def find_groups(rows: QuerySet[TaskGroup], criteria: GroupCriteria, *, window: int = WINDOW) -> Listing[TaskGroup]:
+    """Return groups that fit: those that have not ended, then the others, the last ended first.
+
+    Where no index answers, only the last `window` of those that ended are searched.
+    """
+    rows = rows.defer(*HEAVY_GROUP)
+    asked = criteria.since, criteria.until
+    rest = Q() if criteria.stage in ("", RUNNING) else Q(failed_id__isnull=criteria.stage != FAILED)
+    if criteria.beginning:
+        if criteria.stage:
+            rest &= Q(ended_at__isnull=criteria.stage == RUNNING)
+        return _beginning_so(
+            rows, _group_named(rows, criteria.beginning), _ended_q(asked) & rest, window, field="group_id"
+        )
+    running = rows.filter(ended_at__isnull=True).order_by("-ended_at", "-group_id")
+    ended = rows.filter(ended_at__isnull=False).order_by("-ended_at", "-group_id")
+    if criteria.stage == RUNNING:
+        return Listing((running if asked == EVER else running.none(),))
+    edge = _edge(_ended_within(ended, asked), "ended_at", window) if rest else None
+    ended = _ended_within(ended, _overlap(asked, (edge, None))).filter(rest)
+    return Listing((ended,) if asked != EVER or criteria.stage else (running, ended), edge)
+
+
+def _group_named(rows: QuerySet[TaskGroup], beginning: str) -> str:
+    """Return what the ids that are looked for begin with, where one of a member was given as well."""
+    around = None if is_group_id(beginning) else member_group(beginning)
+    return around if around is not None and _any(rows.filter(group_id=around)) else beginning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

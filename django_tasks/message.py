@@ -171,6 +171,17 @@ def member_id(group_id: str, index: int) -> str:
     return f"{group_id[:-_DIGITS]}{index + 1:0{_DIGITS}x}"
 
 
+def member_group(task_id: str) -> str | None:
+    """Return the id that a group has if this is the id of one of its members; None if it cannot be one."""
+    return f"{task_id[:-_DIGITS]}{'0' * _DIGITS}" if len(task_id) == 36 else None
+
+
+def first_id(moment: datetime) -> str:
+    """Return what no id that `new_id` makes from a moment on comes before."""
+    stamp = max(0, int(moment.timestamp() * 1000))
+    return f"{stamp >> 16:08x}-{stamp & 0xFFFF:04x}-"
+
+
 def is_group_id(value: str) -> bool:
     """Tell whether the ids of a group's members can be told from its own."""
     return len(value) == 36 and value.endswith("0" * _DIGITS)

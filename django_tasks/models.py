@@ -132,8 +132,8 @@ class TaskGroup(models.Model):
     ended_at = models.DateTimeField(_("ended at"), null=True)
 
     class Meta:
-        verbose_name = _("group")
-        verbose_name_plural = _("groups")
+        verbose_name = _("group of tasks")
+        verbose_name_plural = _("groups of tasks")
         indexes = [models.Index(fields=["ended_at"], name="django_tasks_group_ended")]
 
     def __str__(self) -> str:

@@ -83,15 +83,24 @@ class ActingPage(TaskPage):
     def list_url(self) -> str:
         return reverse(f"admin:{LABEL}_{self.opts.model_name}_changelist", current_app=self.admin_site.name)
 
+    def id_of(self, row: Any) -> str:
+        """Return the id by which actions know what a row stands for."""
+        task_id: str = row.task_id
+        return task_id
+
+    def counted(self, number: int) -> str:
+        """Return so many of what the rows stand for, in words."""
+        return ngettext("%(number)d task", "%(number)d tasks", number) % {"number": number}
+
     def act(self, request: HttpRequest, chosen: QuerySet[Any], act: Act) -> HttpResponse | None:
         """Do something to the chosen tasks, or ask first whether it is meant."""
         if not _may(request, act):
             raise PermissionDenied
         rows: list[Any] = list(chosen[: MOST + 1])
         if not rows:
-            self.message_user(request, _("None of the chosen tasks is there any more."), messages.WARNING)
+            self.message_user(request, _("None of what was chosen is there any more."), messages.WARNING)
         elif len(rows) > MOST:
-            text = _("Choose at most %(number)d tasks at once.") % {"number": MOST}
+            text = _("Choose at most %(number)d at once.") % {"number": MOST}
             self.message_user(request, text, messages.ERROR)
         elif act.question is not None and "confirmed" not in request.POST:
             return self._ask(request, rows, act)
@@ -115,6 +124,7 @@ class ActingPage(TaskPage):
             "opts": self.opts,
             "act": act,
             "rows": rows,
+            "counted": self.counted(len(rows)),
             "shown": rows[:_SHOWN],
             "more": max(0, len(rows) - _SHOWN),
             "checkbox_name": ACTION_CHECKBOX_NAME,
@@ -127,12 +137,12 @@ class ActingPage(TaskPage):
 
     def _do(self, request: HttpRequest, rows: Sequence[Any], act: Act) -> None:
         try:
-            report = act.run([row.task_id for row in rows])
+            report = act.run([self.id_of(row) for row in rows])
         except (PublishError, StoreUnavailable) as error:
             self.message_user(request, _("Nothing was done: %(reason)s") % {"reason": error}, messages.ERROR)
             return
         done = set(report.done)
-        if touched := [row for row in rows if row.task_id in done]:
+        if touched := [row for row in rows if self.id_of(row) in done]:
             LogEntry.objects.log_actions(cast(int, request.user.pk), touched, CHANGE, str(act.label))
         self._tell(request, report, act)
 
@@ -141,10 +151,7 @@ class ActingPage(TaskPage):
         for answer in report.answers:
             said[answer.verdict is Verdict.DONE, answer.text].append(short_id(answer.id))
         for (fine, text), ids in said.items():
-            told = ngettext("%(act)s: %(number)d task", "%(act)s: %(number)d tasks", len(ids)) % {
-                "act": act.label if fine else _("Not done"),
-                "number": len(ids),
-            }
+            told = f"{act.label if fine else _('Not done')}: {self.counted(len(ids))}"
             named = ", ".join(ids[:_NAMED] + ["…"] * (len(ids) > _NAMED))
             self.message_user(request, f"{told} ({named}). {text}", messages.SUCCESS if fine else messages.WARNING)
 

@@ -20,7 +20,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_tasks import states
 from django_tasks.connections import brokers, home
-from django_tasks.listing import DELAYED, LEASED, READY
+from django_tasks.listing import DELAYED, DONE, FAILED, LEASED, READY, RUNNING
 from django_tasks.models import WorkerNode
 from django_tasks.registry import tasks
 from django_tasks.routing import queues_of
@@ -74,6 +74,15 @@ class StateFilter(ChoiceFilter):
             states.REJECTED,
         )
         return [(state, state) for state in shown]
+
+
+class StageFilter(ChoiceFilter):
+    title = _("state")
+    parameter_name = "stage"
+    parameters = ("stage",)
+
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> Iterable[tuple[str, Any]]:
+        return [(RUNNING, _("running")), (DONE, _("done")), (FAILED, _("failed"))]
 
 
 class TaskFilter(ChoiceFilter):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.utils import quote
 from django.contrib.admin.views.main import SEARCH_VAR, ChangeList
 from django.core.paginator import InvalidPage, Page, Paginator
 from django.db.models import Model, QuerySet
@@ -23,7 +24,8 @@ from django.utils.translation import gettext as _
 from django_tasks.connections import home
 from django_tasks.display import clock_text, moment_text, short_id
 from django_tasks.listing import CEILING, WINDOW, Listing
-from django_tasks.message import ID_LENGTH
+from django_tasks.message import ID_LENGTH, is_group_id
+from django_tasks.workflows import find_group
 
 # Django's classes are generic for type checkers only.
 if TYPE_CHECKING:
@@ -169,6 +171,17 @@ class TaskPage(_ModelAdmin):
         url = reverse(f"admin:{LABEL}_{model_name}_changelist", current_app=self.admin_site.name)
         query = urlencode({SEARCH_VAR: task_id})
         return format_html('<a href="{}?{}" title="{}">{}</a>', url, query, task_id, short_id(task_id))
+
+    def group_link(self, group_id: str) -> SafeString:
+        """Return a link to the page of a group."""
+        url = reverse(f"admin:{LABEL}_taskgroup_change", args=[quote(group_id)], current_app=self.admin_site.name)
+        return format_html('<a href="{}" title="{}">{}</a>', url, group_id, short_id(group_id))
+
+    def task_or_group_link(self, task_id: str) -> SafeString:
+        """Return a link to what has this id: what follows a group comes from that group."""
+        if is_group_id(task_id) and find_group(task_id) is not None:
+            return format_html("{} {}", _("the group"), self.group_link(task_id))
+        return self.search_link("taskresult", task_id)
 
 
 def preformatted(text: str) -> SafeString:

@@ -25,6 +25,9 @@ from django_tasks.display import call_text, free_text, moment_text, past_attempt
 from django_tasks.listing import HEAVY_RESULT, Listing, ResultCriteria, find_results, result_database
 from django_tasks.models import TaskResult
 from django_tasks.protocol import RESERVED
+from django_tasks.workflows import begun_by, find_group
+
+_MOST_BEGUN = 20
 
 _KINDS = {
     states.SUCCESS: "good",
@@ -113,9 +116,9 @@ class TaskResultPage(ActingPage):
         fields.append((_("Deliveries"), ["deliveries", "retries", "earlier"]))
         if obj is not None and obj.message is not None:
             fields.append((_("Kept message"), ["kept_headers" if payload else "kept"]))
-        related = {"parent": "parent_id", "root": "root_id", "group_id": "group_id"}
-        if shown := [name for name, field in related.items() if getattr(obj, field, None)]:
-            fields.append((_("Relations"), shown))
+        related = {"parent": "parent_id", "root": "root_id", "group": "group_id"}
+        shown = [name for name, field in related.items() if getattr(obj, field, None)]
+        fields.append((_("Relations"), [*shown, "led_to"]))
         return [(title, {"fields": names}) for title, names in fields]
 
     # Columns
@@ -216,11 +219,29 @@ class TaskResultPage(ActingPage):
 
     @admin.display(description=gettext_lazy("called by"))
     def parent(self, row: TaskResult) -> str:
-        return self.search_link("taskresult", row.parent_id or "")
+        return self.task_or_group_link(row.parent_id or "")
 
     @admin.display(description=gettext_lazy("first of its tree"))
     def root(self, row: TaskResult) -> str:
-        return self.search_link("taskresult", row.root_id or "")
+        return self.task_or_group_link(row.root_id or "")
+
+    @admin.display(description=gettext_lazy("member of"))
+    def group(self, row: TaskResult) -> str:
+        group_id = row.group_id or ""
+        return group_id if find_group(group_id) is None else self.group_link(group_id)
+
+    @admin.display(description=gettext_lazy("began"))
+    def led_to(self, row: TaskResult) -> str:
+        tasks, groups = begun_by(row, _MOST_BEGUN)
+        context = {
+            "tasks": [
+                {"state": state_badge(each.state), "task": each.task, "link": self.search_link("taskresult", each.pk)}
+                for each in tasks.rows
+            ],
+            "groups": [{"size": each.size, "link": self.group_link(each.pk)} for each in groups.rows],
+            "whole": tasks.whole and groups.whole,
+        }
+        return render_to_string("admin/django_tasks/begun.html", context)
 
 
 def kept_headers(text: str) -> Any:
