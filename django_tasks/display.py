@@ -27,7 +27,7 @@ LONGEST = 65_536
 """Characters of one text that are shown."""
 
 _WIDTH = 100
-_ID_HEAD, _ID_TAIL = 8, 6
+_ID_HEAD, _ID_TAIL = 8, 12
 _MOST_ATTEMPTS = 200
 
 _NAMED = re.compile(
@@ -190,7 +190,8 @@ def _moment(text: object) -> datetime | None:
 
 
 def short_id(task_id: str) -> str:
-    """Return enough of an id to tell it from its neighbours: ids of one second begin alike."""
+    """Return enough of an id to tell it from its neighbours: ids of one second begin alike, and those of members of
+    groups end with their numbers."""
     if len(task_id) <= _ID_HEAD + _ID_TAIL + 1:
         return task_id
     return f"{task_id[:_ID_HEAD]}…{task_id[-_ID_TAIL:]}"

@@ -38,7 +38,7 @@ EMPTY = "empty"
 NEAR = 2_000
 """Rows that are searched for what was begun at about the same time."""
 
-_SKEW = timedelta(seconds=5)
+_SKEW = timedelta(seconds=2)
 """How far the clocks of two machines may differ."""
 
 M = TypeVar("M", bound=Model)
@@ -192,6 +192,16 @@ def _ends(group_id: str, indexes: Sequence[int]) -> Mapping[int, tuple[str, bool
     return {index: (task_id, bool(error)) for index, task_id, error in told}
 
 
+def first_tasks(rows: Sequence[TaskGroup]) -> dict[str, str]:
+    """Return, by the ids of groups, the name of each one's first task, where that is known."""
+    firsts = {row.group_id: _expected(row.group_id, 0) for row in rows if row.size}
+    ids = [task_id for task_id in firsts.values() if task_id]
+    known = {found.task_id: found.task for found in known_results(ids)} if ids else {}
+    if unseen := [task_id for task_id in ids if task_id not in known]:
+        known |= {task_id: message.task for task_id, message in waiting(unseen).items()}
+    return {group_id: known[task_id] for group_id, task_id in firsts.items() if task_id in known}
+
+
 def _expected(group_id: str, index: int) -> str:
     return member_id(group_id, index) if is_group_id(group_id) and index + 1 < 16**6 else ""
 
@@ -231,6 +241,15 @@ def inner_groups(row: TaskGroup) -> list[TaskGroup]:
         return []
     groups = TaskGroup.objects.using(database).defer(*HEAVY_GROUP)
     return _near(groups, "group_id", row.group_id, None, {"outer_id": row.group_id}).rows
+
+
+def groups_beside(row: TaskGroup, most: int) -> list[TaskGroup]:
+    """Return up to `most` groups of the same tree, among those whose ids were made soon after that of its root."""
+    database, root_id = group_database(), row.root_id
+    if database is None or root_id is None:
+        return []
+    groups = TaskGroup.objects.using(database).defer(*HEAVY_GROUP).exclude(group_id=row.group_id)
+    return _near(groups, "group_id", root_id, None, {"root_id": root_id}).rows[:most]
 
 
 def begun_by(row: TaskResult, most: int) -> tuple[Begun[TaskResult], Begun[TaskGroup]]:

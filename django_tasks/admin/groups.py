@@ -14,7 +14,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.utils import formats, timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -22,7 +22,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from django_tasks import group_actions
 from django_tasks.admin.acting import Act, ActingPage
 from django_tasks.admin.filters import EndedFilter, StageFilter
-from django_tasks.admin.page import LABEL, PageList, badge, is_of_one, moment
+from django_tasks.admin.page import LABEL, PageList, badge, dotted, is_of_one, moment
 from django_tasks.admin.results import state_badge
 from django_tasks.connections import home
 from django_tasks.display import free_text, moment_text, short_id, span
@@ -48,8 +48,9 @@ from django_tasks.workflows import (
     Member,
     failed_indexes,
     failures,
+    first_tasks,
     group_database,
-    inner_groups,
+    groups_beside,
     members,
     stage,
 )
@@ -72,7 +73,7 @@ _STANDING = {
     DELAYED: gettext_lazy("waits for its time"),
     LEASED: gettext_lazy("is with a worker"),
 }
-_MOST_INNER = 20
+_MOST_BESIDE = 20
 
 
 class GroupList(PageList):
@@ -82,18 +83,27 @@ class GroupList(PageList):
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        names, failed = first_names(self.result_list), failures(self.result_list)
-        for row in self.result_list:
-            _annotate(row, names.get(row.group_id, ""), failed[row.group_id])
+        rows = self.result_list
+        tasks, followed, failed = first_tasks(rows), first_names(rows), failures(rows)
+        for row in rows:
+            _tell(row, tasks.get(row.group_id, ""), followed.get(row.group_id, ""), failed[row.group_id])
 
 
-def _annotate(row: Any, follower: str, failed: Failures) -> None:
-    row.follower, row.failures = follower, failed
+def _tell(row: Any, task: str, follower: str, failed: Failures) -> None:
+    row.first_task, row.follower, row.failures = task, follower, failed
 
 
 @admin.register(TaskGroup)
 class TaskGroupPage(ActingPage):
-    list_display = ("stage_shown", "group_shown", "size_shown", "done_shown", "failed_shown", "created", "took")
+    list_display = (
+        "stage_shown",
+        "group_shown",
+        "follower_shown",
+        "size_shown",
+        "done_shown",
+        "failed_shown",
+        "created",
+    )
     list_display_links = ("group_shown",)
     list_filter = (StageFilter, EndedFilter)
     search_fields = ("group_id",)
@@ -139,6 +149,8 @@ class TaskGroupPage(ActingPage):
             fields.insert(2, "first_failure")
         related = {"outer": "outer_id", "parent": "parent_id", "root": "root_id"}
         shown = [name for name, field in related.items() if getattr(obj, field, None) not in (None, obj and obj.pk)]
+        if obj is not None and _beside(obj):
+            shown.append("beside")
         found: list[tuple[Any, dict[str, Any]]] = [
             (None, {"fields": fields}),
             (_("Times"), {"fields": ["sent", "finished", "took"]}),
@@ -153,12 +165,15 @@ class TaskGroupPage(ActingPage):
     def stage_shown(self, row: TaskGroup) -> str:
         return stage_badge(row)
 
-    @admin.display(description=gettext_lazy("followed by"))
+    @admin.display(description=gettext_lazy("first task"))
     def group_shown(self, row: Any) -> str:
-        name = row.follower or _("nothing")
-        return format_html(
-            '{}<br><span class="task-quiet" title="{}">{}</span>', name, row.group_id, short_id(row.group_id)
-        )
+        name = dotted(row.first_task) if row.first_task else _("not known") if row.size else _("none")
+        shown = '{}<br><span class="task-quiet task-id" title="{}">{}</span>'
+        return format_html(shown, name, row.group_id, short_id(row.group_id))
+
+    @admin.display(description=gettext_lazy("followed by"))
+    def follower_shown(self, row: Any) -> str:
+        return dotted(row.follower)
 
     @admin.display(description=gettext_lazy("members"))
     def size_shown(self, row: TaskGroup) -> str:
@@ -172,13 +187,9 @@ class TaskGroupPage(ActingPage):
     def failed_shown(self, row: Any) -> str:
         return failures_text(row, row.failures)
 
-    @admin.display(description=gettext_lazy("sent"))
+    @admin.display(description=gettext_lazy("sent, took"))
     def created(self, row: TaskGroup) -> str:
-        return format_html(
-            '{}<br><span class="task-quiet">{}</span>',
-            moment(row.created_at),
-            _("%(span)s ago") % {"span": span(_seconds(row.created_at, None))},
-        )
+        return format_html('{}<br><span class="task-quiet task-id">{}</span>', moment(row.created_at), self.took(row))
 
     @admin.display(description=gettext_lazy("took"))
     def took(self, row: TaskGroup) -> str:
@@ -234,6 +245,10 @@ class TaskGroupPage(ActingPage):
     def root(self, row: TaskGroup) -> str:
         return self.task_or_group_link(row.root_id or "")
 
+    @admin.display(description=gettext_lazy("groups of the same tree"))
+    def beside(self, row: TaskGroup) -> str:
+        return format_html_join(" ", "{}", ((self.group_link(each.group_id),) for each in _beside(row)))
+
     def render_change_form(
         self,
         request: HttpRequest,
@@ -263,7 +278,7 @@ class TaskGroupPage(ActingPage):
             }
             link = self.group_link(each.group_id) if each.group_id else ""
         given = [text for text in (each.args, each.kwargs) if text not in ("", "()", "{}")]
-        return {"how": _HOW[each.how], "task": task, "link": link, "given": "\n".join(given) if payload else ""}
+        return {"how": _HOW[each.how], "task": dotted(task), "link": link, "given": "\n".join(given) if payload else ""}
 
     def _members(self, request: HttpRequest, row: TaskGroup) -> dict[str, Any]:
         only = request.GET.get("only") == FAILED and row.failed_id is not None
@@ -287,27 +302,32 @@ class TaskGroupPage(ActingPage):
             "members_failed": failures_text(row, failed) if failed.number else "",
             "pages_shown": pages.get_elided_page_range(page.number, on_each_side=1, on_ends=1),
             "elided": Paginator.ELLIPSIS,
-            "inner": [self.group_link(each.group_id) for each in inner_groups(row)[:_MOST_INNER]],
         }
 
     def _member(self, member: Member) -> dict[str, Any]:
-        row = member.row
-        note, link = _STANDING.get(member.standing, ""), ""
+        row, note = member.row, _STANDING.get(member.standing, "")
+        name: Any = dotted(member.task) if member.task else ""
         if member.inner_id is not None:
-            link, note = self.group_link(member.inner_id), _("a group of tasks")
+            name = self.group_link(member.inner_id, _("a group of tasks"))
         elif member.id:
-            link = self.search_link(
-                "taskresult" if row is not None or not member.standing else "queuedmessage", member.id
-            )
+            page = "queuedmessage" if row is None and member.standing else "taskresult"
+            name = self.search_link(page, member.id, name)
         return {
             "number": _number(member.index + 1),
             "state": state_badge(member.state),
             "note": note,
-            "task": member.task,
-            "link": link,
+            "task": name,
             "ended": moment(row.ended_at) if row is not None and row.ended_at else "",
             "took": span(row.runtime) if row is not None else "",
         }
+
+
+def _beside(row: Any) -> list[TaskGroup]:
+    """Return other groups of the same tree; asked for once, whoever wants to know."""
+    if not hasattr(row, "found_beside"):
+        row.found_beside = groups_beside(row, _MOST_BESIDE)
+    found: list[TaskGroup] = row.found_beside
+    return found
 
 
 def stage_badge(row: TaskGroup) -> SafeString:

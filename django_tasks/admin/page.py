@@ -16,7 +16,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import formats
 from django.utils.functional import cached_property
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -166,22 +166,28 @@ class TaskPage(_ModelAdmin):
         # Deleting is an action of its own here, which says what came of it.
         return False
 
-    def search_link(self, model_name: str, task_id: str) -> SafeString:
-        """Return a link to a task in another page."""
+    def search_link(self, model_name: str, task_id: str, text: Any = "") -> SafeString:
+        """Return a link to a task in another page, under its short id unless there is a better text."""
         url = reverse(f"admin:{LABEL}_{model_name}_changelist", current_app=self.admin_site.name)
         query = urlencode({SEARCH_VAR: task_id})
-        return format_html('<a href="{}?{}" title="{}">{}</a>', url, query, task_id, short_id(task_id))
+        shown = text or short_id(task_id)
+        return format_html('<a class="{}" href="{}?{}" title="{}">{}</a>', _kind(text), url, query, task_id, shown)
 
-    def group_link(self, group_id: str) -> SafeString:
+    def group_link(self, group_id: str, text: Any = "") -> SafeString:
         """Return a link to the page of a group."""
         url = reverse(f"admin:{LABEL}_taskgroup_change", args=[quote(group_id)], current_app=self.admin_site.name)
-        return format_html('<a href="{}" title="{}">{}</a>', url, group_id, short_id(group_id))
+        shown = text or short_id(group_id)
+        return format_html('<a class="{}" href="{}" title="{}">{}</a>', _kind(text), url, group_id, shown)
 
     def task_or_group_link(self, task_id: str) -> SafeString:
         """Return a link to what has this id: what follows a group comes from that group."""
         if is_group_id(task_id) and find_group(task_id) is not None:
             return format_html("{} {}", _("the group"), self.group_link(task_id))
         return self.search_link("taskresult", task_id)
+
+
+def _kind(text: Any) -> str:
+    return "task-link" if text else "task-id"
 
 
 def preformatted(text: str) -> SafeString:
@@ -192,6 +198,13 @@ def preformatted(text: str) -> SafeString:
 def named_task(name: str, task_id: str) -> SafeString:
     """Return a task's name and its shortened id in one cell."""
     return format_html('{}<br><span class="task-quiet" title="{}">{}</span>', name, task_id, short_id(task_id))
+
+
+def dotted(name: str) -> SafeString:
+    """Return a task's name that may be broken after its dots."""
+    *parts, last = name.split(".")
+    joined = format_html_join("", "{}.<wbr>", ((part,) for part in parts))
+    return format_html('<span class="task-name">{}{}</span>', joined, last)
 
 
 def moment(when: datetime | None) -> SafeString:

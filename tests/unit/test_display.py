@@ -170,7 +170,7 @@ def test_calls_are_told_in_lines():
 
 
 def test_ids_of_one_second_are_told_apart():
-    assert short_id("0193a1b2-c3d4-7000-8000-00000000abcd") == "0193a1b2…00abcd"
+    assert short_id("0193a1b2-c3d4-7000-8000-00000000abcd") == "0193a1b2…00000000abcd"
     assert short_id("nightly") == "nightly"
 
 
