@@ -6,6 +6,7 @@ and a page of members, however large the group is.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,6 +18,8 @@ from django.utils import timezone
 
 from django_tasks import states
 from django_tasks.connections import groups_of
+from django_tasks.exceptions import DecodeError
+from django_tasks.failure import Failure
 from django_tasks.listing import (
     CEILING,
     DONE,
@@ -64,12 +67,14 @@ def find_group(group_id: str) -> TaskGroup | None:
 def _row(known: Progress) -> TaskGroup:
     """Return a group of any store in the form of the database's, unsaved."""
     failed = known.failed
+    failure = None if failed is None else failed.failure
     return TaskGroup(
         group_id=known.id,
         size=known.size,
         done=known.done,
         failed_id=failed.task_id if failed else None,
         failed_index=failed.place[1] if failed else None,
+        error="" if failure is None else json.dumps(failure.as_dict()),
         ended_at=known.ended_at,
         # Not told; no row is ever without it.
         created_at=cast(Any, None),
@@ -83,6 +88,16 @@ def stage(row: TaskGroup) -> str:
     if row.size == 0:
         return EMPTY
     return RUNNING if row.ended_at is None else DONE
+
+
+def first_failure(row: TaskGroup) -> Failure | None:
+    """Return how the first member failed, or the group as a whole; None if none did."""
+    if row.failed_id is None:
+        return None
+    try:
+        return Failure.from_dict(json.loads(row.error))
+    except (ValueError, TypeError, AttributeError, RecursionError, DecodeError):
+        return Failure("", "", row.error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ def run(folder: Path, *, once: bool) -> None:
         address = f"http://127.0.0.1:{port}/"
         _await(address, [site, worker])
         _say(f"  The site answers at {address}, and a worker runs tasks in {CHILDREN} children.")
-        job = Child("job", [*MANAGE, "rank_words"], folder, environment, shown=True)
+        job = Child("job", [*MANAGE, "rank_words", f"--site={address}"], folder, environment, shown=True)
         stack.callback(job.stop, STOP_TIMEOUT)
         job.start()
         _finish(job, [site, worker])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, ClassVar
@@ -26,6 +25,7 @@ from django_tasks.admin.page import LABEL, PageList, badge, dotted, is_of_one, m
 from django_tasks.admin.results import state_badge
 from django_tasks.connections import home
 from django_tasks.display import free_text, moment_text, short_id, span
+from django_tasks.failure import Failure
 from django_tasks.followers import BODY, CALLBACK, ERRBACK, NEXT, Follower, first_names, followers
 from django_tasks.listing import (
     CEILING,
@@ -48,6 +48,7 @@ from django_tasks.workflows import (
     Member,
     failed_indexes,
     failures,
+    first_failure,
     first_tasks,
     group_database,
     groups_beside,
@@ -146,7 +147,7 @@ class TaskGroupPage(ActingPage):
     def get_fieldsets(self, request: HttpRequest, obj: TaskGroup | None = None) -> Any:
         fields = ["stage_shown", "progress", "group_id"]
         if obj is not None and obj.failed_id is not None:
-            fields.insert(2, "first_failure")
+            fields.insert(2, "why")
         related = {"outer": "outer_id", "parent": "parent_id", "root": "root_id"}
         shown = [name for name, field in related.items() if getattr(obj, field, None) not in (None, obj and obj.pk)]
         if obj is not None and _beside(obj):
@@ -212,8 +213,8 @@ class TaskGroupPage(ActingPage):
         return render_to_string("admin/django_tasks/progress.html", context)
 
     @admin.display(description=gettext_lazy("why"))
-    def first_failure(self, row: TaskGroup) -> str:
-        told = error_text(row.error)
+    def why(self, row: TaskGroup) -> str:
+        told = error_text(first_failure(row))
         if row.failed_id == row.group_id:
             return told
         link = self.search_link("taskresult", row.failed_id or "")
@@ -357,13 +358,11 @@ def progress_text(row: TaskGroup, failed: Failures) -> str:
     return _("%(text)s, %(failed)s of them failed") % {"text": text, "failed": failures_text(row, failed)}
 
 
-def error_text(text: str) -> str:
-    """Return the error that a group's record tells of in a line, secrets masked."""
-    try:
-        told = json.loads(text)
-        return free_text(f"{told['type']}: {told['message']}")
-    except (ValueError, TypeError, LookupError, RecursionError):
-        return free_text(text)
+def error_text(failure: Failure | None) -> str:
+    """Return an error in a line, secrets masked."""
+    if failure is None:
+        return ""
+    return free_text(f"{failure.type}: {failure.message}" if failure.type else failure.message)
 
 
 def _number(number: int) -> str:

@@ -35,11 +35,11 @@ def _result(task_id: str) -> TaskResult | None:
     store = results["default"]
     if store.database is None:
         found = store.get([task_id]).get(task_id)
-        return None if found is None else _row(found)
+        return None if found is None else row_of(found)
     return TaskResult.objects.using(store.database).filter(task_id=task_id).defer("message", "error_args").first()
 
 
-def _row(result: Result) -> TaskResult:
+def row_of(result: Result) -> TaskResult:
     """Return a result of any store in the form of the database's, unsaved."""
     failure = result.failure
     return TaskResult(

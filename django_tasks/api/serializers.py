@@ -103,6 +103,14 @@ class Look(Strict):
         return min(seconds, LONGEST_WAIT)
 
 
+class MemberPage(Strict):
+    """The parameters of one group."""
+
+    start = serializers.IntegerField(min_value=0, default=0)
+    page_size = serializers.IntegerField(min_value=1, required=False)
+    format = serializers.CharField(max_length=ALIAS_LENGTH, required=False)
+
+
 class Search(Strict):
     """The parameters of the list."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from django.urls import path
 
+from django_tasks.api.groups import GroupView
 from django_tasks.api.views import RetryView, RevokeView, TaskListView, TaskView
 
 app_name = "django_tasks"
@@ -14,6 +15,7 @@ app_name = "django_tasks"
 urlpatterns = [
     path("", TaskListView.as_view(), name="task-list"),
     # An id may hold a slash.
+    path("groups/<path:group_id>/", GroupView.as_view(), name="group-detail"),
     path("<path:task_id>/revoke/", RevokeView.as_view(), name="task-revoke"),
     path("<path:task_id>/retry/", RetryView.as_view(), name="task-retry"),
     path("<path:task_id>/", TaskView.as_view(), name="task-detail"),

@@ -96,9 +96,13 @@ class TaskAPI(GenericAPIView[TaskResult]):
         return whole(row, url, payload=payload)
 
     def task_url(self, task_id: str) -> str:
+        return self.address("task-detail", task_id)
+
+    def address(self, name: str, each: str) -> str:
+        """Return the address of a task or a group by the name of its view."""
         match = self.request.resolver_match
         space = f"{match.namespace}:" if match and match.namespace else ""
-        return self.request.build_absolute_uri(reverse(f"{space}task-detail", args=[task_id]))
+        return self.request.build_absolute_uri(reverse(f"{space}{name}", args=[each]))
 
 
 class TaskListView(TaskAPI):

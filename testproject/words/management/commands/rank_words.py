@@ -1,80 +1,36 @@
-"""Which words does Python's own source use most? Asks the workers, one task a module, and draws up the ranking."""
+"""Which words does Python's own source use most? Asks the workers, one task a module, and prints the ranking that the
+task makes which follows them all."""
 
 from __future__ import annotations
 
 import time
 from argparse import ArgumentParser
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TextIO, cast
+from urllib.parse import urljoin
 
 from django.core.management.base import BaseCommand, CommandError
+from django.urls import reverse
 
-from django_tasks import bulk, states
-from django_tasks.connections import results
-from django_tasks.plan import Result
-from django_tasks.result import value_of
+from django_tasks import GroupResult, chord
+from django_tasks.connections import groups_of, results
+from django_tasks.exceptions import ResultTimeout
+from django_tasks.results.groups import Progress
 from testproject.words import library
+from testproject.words.models import Word
 from testproject.words.progress import Bar, marks
-from testproject.words.tasks import count_words, keep_ranking
+from testproject.words.tasks import count_words, rank
 
-KEPT = 100
-"""Places that the home page shows."""
-LOOK = 500
-"""Results asked for at once: they come about in the order of their tasks."""
+FIRST = 50
+"""Tasks that are asked when they started: workers begin with those."""
 PAUSE = 0.1
 """Seconds between two looks."""
 BAR = 24
 
 
-@dataclass(slots=True)
-class Tally:
-    """What has come back so far."""
-
-    waiting: dict[str, str]
-    """Modules by the id of their task, those that have not come back."""
-    times: Counter[str] = field(default_factory=Counter)
-    modules: Counter[str] = field(default_factory=Counter)
-    done: int = 0
-    first: datetime | None = None
-    last: datetime | None = None
-
-    def collect(self) -> None:
-        """Take in what has come back; raises CommandError when a task did not end well."""
-        while self.waiting:
-            asked = list(self.waiting)[:LOOK]
-            ended = [result for result in results["default"].get(asked).values() if result.final]
-            for result in ended:
-                self._take(self.waiting.pop(result.id), result)
-            if len(ended) < LOOK:
-                return
-
-    def _take(self, module: str, result: Result) -> None:
-        if result.state != states.SUCCESS:
-            trace = result.failure.traceback if result.failure else ""
-            raise CommandError(f"{module}: task {result.id} ended as {result.state}.\n{trace}".rstrip())
-        counts: dict[str, int] = value_of(result)
-        self.times.update(counts)
-        self.modules.update(counts.keys())
-        self.done += 1
-        self.first = min(filter(None, (self.first, result.started_at)), default=None)
-        self.last = max(filter(None, (self.last, result.ended_at)), default=None)
-
-    @property
-    def seconds(self) -> float:
-        """Return the time from the first task's begin to the last one's end."""
-        return (self.last - self.first).total_seconds() if self.first and self.last else 0.0
-
-    def ranking(self, places: int) -> list[tuple[str, int, int]]:
-        """Return words with their counts and numbers of modules, those with the highest counts first."""
-        ordered = sorted(self.times.items(), key=lambda item: (-item[1], item[0]))
-        return [(text, times, self.modules[text]) for text, times in ordered[:places]]
-
-
 class Command(BaseCommand):
-    help = "Ranks the most used words of Python's standard library, by one task a module."
+    help = "Ranks the most used words of Python's standard library, by one task a module and one that follows them."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--top", type=int, default=15, help="how many places to print (default: %(default)s)")
@@ -84,54 +40,86 @@ class Command(BaseCommand):
             default=60.0,
             help="seconds without news of any task before giving up (default: %(default)g)",
         )
+        parser.add_argument("--site", default="", help="the address of the site, to print that of the tasks' page")
 
-    def handle(self, *args: Any, top: int, patience: float, **options: Any) -> None:
+    def handle(self, *args: Any, top: int, patience: float, site: str, **options: Any) -> None:
         """Send, wait, and print the ranking."""
         # The bar is drawn over and over on one line.
         self.stdout.ending = ""
         modules = library.modules()
         began = time.monotonic()
-        sent = bulk(count_words.s(module) for module in modules)
-        self.stdout.write(f"  {len(sent):,} modules queued in {time.monotonic() - began:.1f} s\n\n")
-        tally = Tally({result.id: module for result, module in zip(sent, modules, strict=True)})
+        ranking = chord((count_words.s(module) for module in modules), rank.s()).delay()
+        counting = ranking.parent
+        self.stdout.write(f"  {len(modules):,} modules queued in {time.monotonic() - began:.1f} s\n")
+        if site:
+            self.stdout.write(f"  Their page: {urljoin(site, page_of(counting))}\n")
+        self.stdout.write("\n")
         try:
-            self._wait(tally, len(sent), patience)
+            known = self._wait(counting, patience)
+            words = ranking.get(timeout=patience)
         except KeyboardInterrupt:
-            raise CommandError(f"Interrupted; {len(tally.waiting):,} tasks wait.", returncode=130) from None
-        places = tally.ranking(KEPT)
-        keep_ranking.delay(places).get(timeout=patience)
-        self._print(places[:top])
-        rate = f": {tally.done / tally.seconds:,.0f} a second" if tally.seconds else ""
-        words = sum(tally.times.values())
-        summary = f"{tally.done:,} tasks counted {words:,} words in {tally.seconds:.1f} s{rate}"
+            raise CommandError("Interrupted; the tasks go on.", returncode=130) from None
+        except ResultTimeout as error:
+            raise CommandError(f"All modules are counted, but the ranking is not made: {error}") from error
+        self._print(Word.objects.all()[:top])
+        seconds = seconds_of(counting, known)
+        rate = f": {known.done / seconds:,.0f} a second" if seconds else ""
+        summary = f"{known.done:,} tasks counted {words:,} words in {seconds:.1f} s{rate}"
         self.stdout.write(f"\n  {self.style.SUCCESS(summary)}\n")
 
-    def _wait(self, tally: Tally, total: int, patience: float) -> None:
-        bar = Bar(total, cast(TextIO, self.stdout))
-        heard = time.monotonic()
+    def _wait(self, counting: GroupResult, patience: float) -> Progress:
+        """Draw how far the tasks are until all have ended; raises CommandError when one did not end well."""
+        bar = Bar(len(counting), cast(TextIO, self.stdout))
+        heard, before = time.monotonic(), 0
         try:
-            while tally.waiting:
-                before = tally.done
-                tally.collect()
-                bar.show(tally.done)
-                if tally.done > before:
-                    heard = time.monotonic()
+            while True:
+                known = counting.progress()
+                if known is None:
+                    raise CommandError(f"The group {counting.id} is not recorded: are results kept?")
+                bar.show(known.done)
+                if known.failed is not None:
+                    raise CommandError(f"Task {known.failed.task_id} failed.\n{told_by(known)}".rstrip())
+                if known.ready:
+                    return known
+                if known.done > before:
+                    heard, before = time.monotonic(), known.done
                 elif time.monotonic() - heard > patience:
                     raise CommandError(
-                        f"Nothing came back for {patience:g} seconds; {len(tally.waiting):,} tasks wait. "
+                        f"Nothing came back for {patience:g} seconds; {known.size - known.done:,} tasks wait. "
                         "Is a worker running? Start one: python testproject/manage.py runworker"
                     )
-                if tally.waiting:
-                    time.sleep(PAUSE)
+                time.sleep(PAUSE)
         finally:
             bar.end()
 
-    def _print(self, places: Sequence[tuple[str, int, int]]) -> None:
-        longest = max((len(text) for text, _, _ in places), default=4)
-        most = max((times for _, times, _ in places), default=1)
+    def _print(self, words: Sequence[Word]) -> None:
+        longest = max((len(word.text) for word in words), default=4)
+        most = max((word.times for word in words), default=1)
         full, _ = marks(cast(TextIO, self.stdout))
         heading = f"{'':>3}  {'word':<{longest}}  {'times':>9}  {'modules':>7}"
         self.stdout.write(f"\n  {self.style.MIGRATE_HEADING(heading)}\n")
-        for place, (text, times, modules) in enumerate(places, start=1):
-            bar = self.style.SUCCESS(full * max(1, round(BAR * times / most)))
-            self.stdout.write(f"  {place:>3}  {text:<{longest}}  {times:>9,}  {modules:>7,}  {bar}\n")
+        for place, word in enumerate(words, start=1):
+            bar = self.style.SUCCESS(full * max(1, round(BAR * word.times / most)))
+            self.stdout.write(f"  {place:>3}  {word.text:<{longest}}  {word.times:>9,}  {word.modules:>7,}  {bar}\n")
+
+
+def page_of(counting: GroupResult) -> str:
+    """Return the path of the page where the admin shows the tasks: as a group, or where it knows none, one by one."""
+    if groups_of().database is None:
+        return reverse("admin:django_tasks_taskresult_changelist")
+    return reverse("admin:django_tasks_taskgroup_change", args=[counting.id])
+
+
+def seconds_of(counting: GroupResult, known: Progress) -> float:
+    """Return the time from the first task's begin to the last one's end."""
+    begun = results["default"].get([handle.id for handle in counting[:FIRST]]).values()
+    moments = [result.started_at for result in begun if result.started_at is not None]
+    if not moments or known.ended_at is None:
+        return 0.0
+    first: datetime = min(moments)
+    return (known.ended_at - first).total_seconds()
+
+
+def told_by(known: Progress) -> str:
+    failure = known.failed.failure if known.failed is not None else None
+    return "" if failure is None else f"{failure.type}: {failure.message}"
