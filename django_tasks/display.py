@@ -30,16 +30,14 @@ _WIDTH = 100
 _ID_HEAD, _ID_TAIL = 8, 12
 _MOST_ATTEMPTS = 200
 
-_NAMED = re.compile(
+_NAME = re.compile(r"""(?<![\w-]) (?P<name> [\w-]{1,64} ) ["']? [ \t]{0,3} [:=] [ \t]{0,3}""", re.VERBOSE)
+_VALUE = re.compile(
     r"""
-    (?<![\w-]) (?P<name> [\w-]{1,64} ) (?P<sign> ["']? [ \t]{0,3} [:=] [ \t]{0,3} )
-    (?P<value>
-        (?: (?: Basic | Bearer | Digest | Token ) [ \t]{1,3} )? [bru]{0,2} (?:
-            ' (?: [^'\\\n] | \\. ){0,2000} '
-          | " (?: [^"\\\n] | \\. ){0,2000} "
-          | [\[({] [^\])}\n]{0,2000} [\])}]?
-          | ["']? [^\s'",;&)}\]]+
-        )
+    (?: (?: Basic | Bearer | Digest | Token ) [ \t]{1,3} )? [bru]{0,2} (?:
+        ' (?: [^'\\\n] | \\. ){0,2000} '
+      | " (?: [^"\\\n] | \\. ){0,2000} "
+      | [\[({] [^\])}\n]{0,2000} [\])}]?
+      | ["']? [^\s'",;&)}\]]+
     )
     """,
     re.VERBOSE,
@@ -59,12 +57,22 @@ def free_text(text: str) -> str:
     """Return text for display, without what stands beside a name that looks secret, passwords in URLs, tokens and
     private keys."""
     shown = storable_text(text, LONGEST, tail=LONGEST // 2)
-    return _NAMED.sub(_masked, _BARE.sub(_bare, shown))
+    return _without_named(_BARE.sub(_bare, shown))
 
 
-def _masked(match: re.Match[str]) -> str:
-    hidden = looks_secret(match["name"]) and match["value"].strip("'\"") != MASK
-    return f"{match['name']}{match['sign']}{MASK}" if hidden else match[0]
+def _without_named(text: str) -> str:
+    """Return text without what stands beside names that look secret, also where that stands beside another name."""
+    shown: list[str] = []
+    copied = place = 0
+    while (name := _NAME.search(text, place)) is not None:
+        place = name.end()
+        if not looks_secret(name["name"]):
+            continue
+        value = _VALUE.match(text, place)
+        if value is not None and value[0].strip("'\"") != MASK:
+            shown += (text[copied:place], MASK)
+            copied = place = value.end()
+    return "".join((*shown, text[copied:]))
 
 
 def _bare(match: re.Match[str]) -> str:

@@ -99,6 +99,8 @@ def test_forged_values_are_told_too(text):
         f"redis://:{CANARY}@host/0 refused",
         f"https://shop/x?order=1&token={CANARY}&y=2",
         f"-----BEGIN PRIVATE KEY-----\n{CANARY}\n-----END PRIVATE KEY-----",
+        f"ValueError: pwd={CANARY}",
+        f"note='password: {CANARY}'",
         f"cookie is eyJhbGciOiJI.{CANARY}{CANARY}.{CANARY}",
     ],
 )
