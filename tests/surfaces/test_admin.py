@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,15 +19,15 @@ from django.test import Client
 from django.urls import reverse
 from django.utils.html import escape
 
-from django_tasks import states
+from django_tasks import group, states
 from django_tasks.connections import home
-from django_tasks.models import Crash, QueuedMessage, Revocation, TaskResult, WorkerNode
+from django_tasks.models import Crash, GroupPart, QueuedMessage, Revocation, TaskGroup, TaskResult, WorkerNode
 from tests.app.tasks import add, echo, fail
 from tests.surfaces.site import NASTY, WORKER, chief, fetch, on_each_database, result, staff, tasks_in, work
 
 pytestmark = pytest.mark.urls("tests.surfaces.urls")
 
-PAGES = ("taskresult", "queuedmessage", "workernode", "crash", "revocation")
+PAGES = ("taskresult", "queuedmessage", "workernode", "crash", "revocation", "taskgroup")
 CANARY = "canary-5f1d"
 
 
@@ -422,6 +423,7 @@ class TestPermissions:
             ("queuedmessage", "revoke", "revoke_taskresult"),
             ("queuedmessage", "delete", "delete_queuedmessage"),
             ("revocation", "take_back", "delete_revocation"),
+            ("taskgroup", "revoke_members", "revoke_taskresult"),
         ],
     )
     def test_each_action_needs_its_own(self, page, name, permission):
@@ -434,6 +436,7 @@ class TestPermissions:
             "taskresult": later.id if permission == "revoke_taskresult" else sent.id,
             "queuedmessage": str(QueuedMessage.objects.get(task_id=later.id).pk),
             "revocation": "revoked",
+            "taskgroup": group([add.s(1, 1)]).apply_async(countdown=60).id,
         }[page]
         view = f"view_{page}"
         client = client_of(view)
@@ -554,7 +557,7 @@ settings.configure(
 django.setup()
 from django.contrib import admin
 admin.autodiscover()
-assert len([model for model in admin.site._registry if model._meta.app_label == "django_tasks"]) == 5
+assert len([model for model in admin.site._registry if model._meta.app_label == "django_tasks"]) == 6
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=Path(__file__).parents[2], check=True)
 
@@ -582,7 +585,7 @@ class Elements(HTMLParser):
 
 def _tour(client: Client, text: str) -> list[list[tuple[str, ...]]]:
     """Visit every page with a text in every column; return the elements of each."""
-    for model in (TaskResult, QueuedMessage, Revocation, WorkerNode, Crash):
+    for model in (TaskResult, QueuedMessage, Revocation, WorkerNode, Crash, TaskGroup, GroupPart):
         model.objects.all().delete()
     task_id = f"id-{text.replace(' ', '')}"
     fields = (
@@ -617,6 +620,21 @@ def _tour(client: Client, text: str) -> list[list[tuple[str, ...]]]:
     node = worker("default", text, **dict.fromkeys(("host", "pool", "queues", "version"), text), running=running)
     crash = Crash.objects.create(task_id=text, worker=text, reason=text)
     Revocation.objects.create(task_id=text, reason=text)
+    form = {"task": text, "args": [text], "kwargs": {text: text}, "options": {"task_id": text}}
+    body = json.dumps([[], {}, {"callbacks": [form], "chain": [form], "errbacks": [{"subtask_type": text}]}])
+    headers = {"id": text, "task": text, "argsrepr": text, "kwargsrepr": text}
+    then = {"messages": [{"headers": headers, "body": b64encode(body.encode()).decode()}], "groups": []}
+    TaskGroup.objects.create(
+        **dict.fromkeys(("group_id", "outer_id", "root_id", "parent_id"), text),
+        size=2,
+        done=1,
+        outer_index=1,
+        failed_id=f"{text}!",
+        failed_index=0,
+        error=json.dumps({"type": text, "module": "", "message": text}),
+        then=json.dumps(then),
+    )
+    GroupPart.objects.create(group_id=text, index=0, task_id=task_id, error="{}")
     urls = (
         *map(list_url, PAGES),
         f"{list_url('taskresult')}?state={quote(text)}&q={quote(text)}&task={quote(text)}",
@@ -626,12 +644,13 @@ def _tour(client: Client, text: str) -> list[list[tuple[str, ...]]]:
         detail_url("workernode", node.pk),
         detail_url("crash", crash.pk),
         detail_url("revocation", text),
+        detail_url("taskgroup", text),
         f"{reverse('admin:django_tasks_queuedmessage_queues')}?queue={quote(text)}&broker=default",
     )
     pages = [client.get(url) for url in urls]
     pages += [act(client, "taskresult", action, task_id) for action in ("delete", "retry")]
     assert [page.status_code for page in pages] == [200] * len(pages)
-    assert all(escape(text) in page.content.decode() for page in pages[7:12])
+    assert all(escape(text) in page.content.decode() for page in pages[8:14])
     return [Elements(page.content.decode()).found for page in pages]
 
 

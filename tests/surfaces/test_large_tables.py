@@ -18,12 +18,13 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from django_tasks import states
+from django_tasks.admin.groups import TaskGroupPage
 from django_tasks.admin.messages import QueuedMessagePage
 from django_tasks.admin.page import CeilingPaginator
 from django_tasks.admin.results import TaskResultPage
 from django_tasks.api.views import TaskListView
 from django_tasks.listing import HEAVY_MESSAGE, HEAVY_RESULT
-from django_tasks.models import QueuedMessage, TaskResult, WorkerNode
+from django_tasks.models import QueuedMessage, TaskGroup, TaskResult, WorkerNode
 from tests.surfaces.site import chief, joined, multiply, on_each_database, tasks_in
 
 pytestmark = [pytest.mark.urls("tests.surfaces.urls"), pytest.mark.timeout(300)]
@@ -82,6 +83,16 @@ MESSAGES = [
     "q=shop.",
     "q=none",
 ]
+GROUPS = [
+    "",
+    "p=10",
+    "stage=running",
+    "stage=done",
+    "stage=failed",
+    "stage=failed&since=24h",
+    "q=0",
+    "q=0&stage=failed",
+]
 API = [
     "",
     "ordering=ended_at",
@@ -98,7 +109,7 @@ API = [
 @pytest.fixture
 def tables(alias, monkeypatch) -> Iterator[str]:
     """Fill the tables, and let the pages look less far, so that looking too far is seen."""
-    for page in (TaskResultPage, QueuedMessagePage, TaskListView):
+    for page in (TaskResultPage, QueuedMessagePage, TaskGroupPage, TaskListView):
         monkeypatch.setattr(page, "window", WINDOW)
     monkeypatch.setattr(CeilingPaginator, "ceiling", CEILING)
     now = datetime.now(UTC)
@@ -130,14 +141,30 @@ def tables(alias, monkeypatch) -> Iterator[str]:
         )
         for number in range(SEEDS)
     )
-    for model in (TaskResult, QueuedMessage):
-        multiply(alias, model, DOUBLINGS, {"task_id": joined(alias, "task_id", "'-{n}'")})
+    groups = TaskGroup.objects.using(alias)
+    groups.bulk_create(
+        TaskGroup(
+            group_id=f"{number:06d}",
+            size=3,
+            done=number % 64 and 3,
+            # One that failed long ago, and few that have not ended.
+            failed_id="x" if number == SEEDS - 1 else None,
+            ended_at=None if number % 64 == 0 else now - timedelta(minutes=number),
+        )
+        for number in range(SEEDS)
+    )
+    for model, name, times in (
+        (TaskResult, "task_id", DOUBLINGS),
+        (QueuedMessage, "task_id", DOUBLINGS),
+        (TaskGroup, "group_id", DOUBLINGS - 2),
+    ):
+        multiply(alias, model, times, {name: joined(alias, name, "'-{n}'")})
     results.create(
         task_id="old", state=states.SUCCESS, task="shop.old", worker="none", ended_at=now - timedelta(days=9)
     )
     _lease(alias, now)
     with connections[alias].cursor() as cursor:
-        for model in (TaskResult, QueuedMessage):
+        for model in (TaskResult, QueuedMessage, TaskGroup):
             table = connections[alias].ops.quote_name(model._meta.db_table)
             cursor.execute(f"ANALYZE {'TABLE ' if connections[alias].vendor == 'mysql' else ''}{table}")
     WorkerNode.objects.using(alias).create(name="w1", session="s")
@@ -155,10 +182,12 @@ def _lease(alias: str, now: datetime) -> None:
 def test_no_page_reads_a_table_to_its_end(tables):
     alias, client = tables, Client()
     client.force_login(chief())
-    results, messages = (reverse(f"admin:django_tasks_{name}_changelist") for name in ("taskresult", "queuedmessage"))
+    names = ("taskresult", "queuedmessage", "taskgroup")
+    results, messages, groups = (reverse(f"admin:django_tasks_{name}_changelist") for name in names)
     pages = [
         *(f"{results}?{query}" for query in RESULTS),
         *(f"{messages}?{query}" for query in MESSAGES),
+        *(f"{groups}?{query}" for query in GROUPS),
         *(f"/api/tasks/?{query}" for query in API),
     ]
     too_much = []
