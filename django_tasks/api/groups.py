@@ -38,7 +38,7 @@ class GroupView(TaskAPI):
         stop = min(start + size, row.size)
         return Response(
             group_document(row, self.group_url(group_id))
-            | self._links(request, row, start, size)
+            | page_links(request.build_absolute_uri(), start, size, row.size)
             | {"members": [self._member(each) for each in members(row, range(start, stop), self._known)]}
         )
 
@@ -49,18 +49,12 @@ class GroupView(TaskAPI):
         return self.get_queryset().filter(task_id__in=list(ids)).defer(*HEAVY_RESULT)
 
     def _member(self, member: Member) -> Document:
-        """Return what a member is known to be doing, by this user."""
+        """Return what this user may know of a member."""
         seen = member.row or member.message
         if seen is not None and not self._may_see(seen):
-            return {"index": member.index, "id": None, "url": None, "group_url": None, "task": None, "state": None}
-        return {
-            "index": member.index,
-            "id": member.id or None,
-            "url": self.task_url(member.id) if member.id and member.inner_id is None else None,
-            "group_url": None if member.inner_id is None else self.group_url(member.inner_id),
-            "task": member.task or None,
-            "state": member.state,
-        }
+            return member_document(Member(member.index, "", "")) | {"state": None}
+        url = self.task_url(member.id) if member.id and member.inner_id is None else None
+        return member_document(member, url, None if member.inner_id is None else self.group_url(member.inner_id))
 
     def _may_see(self, row: Any) -> bool:
         try:
@@ -69,13 +63,6 @@ class GroupView(TaskAPI):
             # That there is such a one is not told either.
             return False
         return True
-
-    def _links(self, request: Request, row: TaskGroup, start: int, size: int) -> Document:
-        url = request.build_absolute_uri()
-        return {
-            "next": replace_query_param(url, "start", start + size) if start + size < row.size else None,
-            "previous": replace_query_param(url, "start", max(0, start - size)) if start else None,
-        }
 
     def group_url(self, group_id: str) -> str:
         return self.address("group-detail", group_id)
@@ -107,4 +94,24 @@ def group_document(row: TaskGroup, url: str) -> Document:
         "parent_id": row.parent_id,
         "outer_id": row.outer_id,
         "outer_index": row.outer_index,
+    }
+
+
+def member_document(member: Member, url: str | None = None, group_url: str | None = None) -> Document:
+    """Return what is known of a member."""
+    return {
+        "index": member.index,
+        "id": member.id or None,
+        "url": url,
+        "group_url": group_url,
+        "task": member.task or None,
+        "state": member.state,
+    }
+
+
+def page_links(url: str, start: int, size: int, whole: int) -> Document:
+    """Return the addresses of the pages after and before one, from its own."""
+    return {
+        "next": replace_query_param(url, "start", start + size) if start + size < whole else None,
+        "previous": replace_query_param(url, "start", max(0, start - size)) if start else None,
     }

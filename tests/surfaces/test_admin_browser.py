@@ -20,11 +20,14 @@ from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.ui import WebDriverWait
 
 from django_tasks import states
-from django_tasks.models import Crash, QueuedMessage, Revocation, TaskResult, WorkerNode
+from django_tasks.message import member_id
+from django_tasks.models import Crash, GroupPart, QueuedMessage, Revocation, TaskGroup, TaskResult, WorkerNode
 from tests.app.tasks import add, echo, fail
 from tests.surfaces.site import WORKER, chief, fetch, result, tasks_in, work
 
 pytestmark = [pytest.mark.urls("tests.surfaces.urls"), pytest.mark.django_db(transaction=True)]
+
+GROUP = "0193a1b2-0000-7000-8000-00000a000000"
 
 CONTRAST = """
 const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
@@ -140,6 +143,12 @@ def furnish() -> None:
     WorkerNode.objects.create(name="gone@host", status="offline", **names)
     Crash.objects.create(task_id=leased.task_id, worker=WORKER, attempt=1, reason="killed by signal 9 (SIGKILL)")
     Revocation.objects.create(task_id="0193a1b2-0000-7000-8000-000000000000", reason="ordered twice", terminate=True)
+    error = json.dumps({"type": "ValueError", "module": "builtins", "message": "The tray is empty."})
+    whole = TaskGroup.objects.create(group_id=GROUP, size=250, done=90, failed_index=1, failed_id="x", error=error)
+    GroupPart.objects.bulk_create(
+        GroupPart(group_id=whole.pk, index=index, task_id=member_id(GROUP, index), error=error * (index == 1))
+        for index in range(90)
+    )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -147,7 +156,7 @@ def test_every_page(visitor, scheme):
     furnish()
     visitor.dress(scheme)
     lists = {name: reverse(f"admin:django_tasks_{name}_changelist") for name in (
-        "taskresult", "queuedmessage", "workernode", "crash", "revocation",
+        "taskresult", "queuedmessage", "workernode", "crash", "revocation", "taskgroup",
     )}  # fmt: skip
     assert "waiting messages" in visitor.visit(reverse("admin:index"), "index").lower()
     text = visitor.visit(lists["taskresult"], "results")
@@ -171,6 +180,10 @@ def test_every_page(visitor, scheme):
     assert "4243" in visitor.visit(reverse("admin:django_tasks_workernode_change", args=[node.pk]), "worker")
     assert "SIGKILL" in visitor.visit(lists["crash"], "crashes")
     assert "ordered twice" in visitor.visit(lists["revocation"], "revocations")
+    assert "250" in visitor.visit(lists["taskgroup"], "groups")
+    text = visitor.visit(reverse("admin:django_tasks_taskgroup_change", args=[GROUP]), "group")
+    assert "90 of 250 ended (36%), 1 of them failed" in text
+    assert "The tray is empty." in text
     assert not visitor.complaints()
 
 

@@ -32,18 +32,20 @@ from django.dispatch import Signal
 
 from django_tasks import conf, exceptions, options, signals, states
 from django_tasks.api.documents import whole
-from django_tasks.api.serializers import Call, Search
+from django_tasks.api.groups import group_document, member_document, page_links
+from django_tasks.api.serializers import Call, MemberPage, Search
 from django_tasks.api.urls import urlpatterns
 from django_tasks.backends import BROKERS
 from django_tasks.context import Request
 from django_tasks.management.tasks import SUBCOMMANDS, schedule
 from django_tasks.message import Delivery, Message
-from django_tasks.models import TaskResult
+from django_tasks.models import TaskGroup, TaskResult
 from django_tasks.plan import Outcome, Result
 from django_tasks.pools import POOLS
 from django_tasks.registry import tasks
 from django_tasks.result import AsyncResult
 from django_tasks.results import STORES
+from django_tasks.workflows import Member
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = ROOT / "django_tasks"
@@ -546,7 +548,11 @@ def test_reference_rest_api() -> None:
     assert told["Listing"] == list(Search().fields)
     assert told["One task"] == list(whole(TaskResult(error_type="ValueError"), "", payload=True))
     addresses = {(row[0].strip("`"), row[1].strip("`")) for row in first_cells(page) if "tasks/" in row[0]}
-    known = {(f"tasks/{one.pattern}".replace("<path:task_id>", "<id>"), str(one.name)) for one in urlpatterns}
+    assert told["Parameters of a group"] == list(MemberPage().fields)
+    group, member = group_document(TaskGroup(group_id="g", size=1), ""), member_document(Member(0, "", "PENDING"))
+    assert told["One group"] == [*group, *page_links("", 0, 1, 1), "members", *member]
+    pattern = re.compile("<path:(task|group)_id>")
+    known = {(pattern.sub("<id>", f"tasks/{one.pattern}"), str(one.name)) for one in urlpatterns}
     assert addresses == known
 
 
