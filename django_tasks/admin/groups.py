@@ -99,11 +99,11 @@ class TaskGroupPage(ActingPage):
     list_display = (
         "stage_shown",
         "group_shown",
-        "follower_shown",
         "size_shown",
         "done_shown",
         "failed_shown",
         "created",
+        "follower_shown",
     )
     list_display_links = ("group_shown",)
     list_filter = (StageFilter, EndedFilter)
@@ -194,6 +194,8 @@ class TaskGroupPage(ActingPage):
 
     @admin.display(description=gettext_lazy("took"))
     def took(self, row: TaskGroup) -> str:
+        if stage(row) == EMPTY:
+            return self.get_empty_value_display()
         shown = span(_seconds(row.created_at, row.ended_at))
         return shown if row.ended_at is not None else _("%(span)s so far") % {"span": shown}
 
