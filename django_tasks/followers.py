@@ -26,6 +26,8 @@ from django_tasks.reprs import redacted_call
 
 BODY, NEXT, CALLBACK, ERRBACK = "body", "next", "callback", "errback"
 """Begins when all members have ended well; then, when that has; with what that returned; if that fails."""
+_UNREAD = "unread"
+"""Stands for what cannot be told from a body."""
 
 MOST = 50
 """Calls that are told of one group."""
@@ -74,7 +76,8 @@ def followers(row: TaskGroup) -> tuple[list[Follower], bool]:
         found = list(islice(_plan(json.loads(head), BODY), MOST + 1))
     except _MISFITS:
         return [], False
-    return found[:MOST], len(found) <= MOST
+    readable = [each for each in found[:MOST] if each.how != _UNREAD]
+    return readable, len(readable) == len(found)
 
 
 def _heads(database: str | None, ids: list[str], length: int) -> dict[str, str]:
@@ -113,19 +116,19 @@ def _message(form: Mapping[str, Any], how: str) -> Iterator[Follower]:
         for each in reversed(embed.get("chain") or ()):
             yield from _form(each, NEXT)
     except _MISFITS:
-        return
+        yield Follower(_UNREAD)
 
 
 def _embed(headers: Mapping[str, Any], body: bytes) -> Mapping[str, Any]:
-    """Return what a body says of what follows its task; nothing where that cannot be told from its text."""
-    if headers.get("content_type", "application/json") != "application/json":
-        return {}
+    """Return what a body says of what follows its task; raises one of _MISFITS where its text does not tell."""
+    if (form := headers.get("content_type", "application/json")) != "application/json":
+        raise DecodeError(f"a body in {form} is not opened here")
     if (compression := headers.get("compression")) is not None:
         body = expanded(body, str(compression), _READ)
     if len(body) > _READ:
-        return {}
-    embed = json.loads(body)[2]
-    return embed if isinstance(embed, dict) else {}
+        raise DecodeError(f"a body of {len(body):,} bytes is not opened here")
+    embed: Mapping[str, Any] = json.loads(body)[2]
+    return embed
 
 
 def _form(form: Mapping[str, Any], how: str) -> Iterator[Follower]:

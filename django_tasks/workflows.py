@@ -110,7 +110,10 @@ class Failures:
 
 
 def failures(rows: Sequence[TaskGroup], budget: int = CEILING) -> dict[str, Failures]:
-    """Return the failures of groups by their ids, in one query; at most `budget` members are searched in all."""
+    """Return the failures of groups by their ids, in one query; at most `budget` members are searched in all.
+
+    Of a group that is not in the database, and larger than that, only the first failure is known.
+    """
     failed = [row for row in rows if row.failed_id is not None]
     share = max(1, budget // max(1, len(failed)))
     counted: dict[str, int] = {}
@@ -118,6 +121,10 @@ def failures(rows: Sequence[TaskGroup], budget: int = CEILING) -> dict[str, Fail
     if failed and database is not None:
         parts = _failed_parts(database, share).filter(group_id__in=[row.group_id for row in failed])
         counted = dict(parts.values_list("group_id").annotate(number=Count("id")).order_by())
+    elif database is None:
+        for row in failed:
+            found = groups_of().parts(row.group_id) if row.size <= share else []
+            counted[row.group_id] = sum(part.failure is not None for part in found)
     return {
         row.group_id: Failures(
             # The first one is known by the group itself. One that failed as a whole had none.

@@ -61,7 +61,7 @@ class Command(BaseCommand):
             raise CommandError("Interrupted; the tasks go on.", returncode=130) from None
         except ResultTimeout as error:
             raise CommandError(f"All modules are counted, but the ranking is not made: {error}") from error
-        self._print(Word.objects.all()[:top])
+        self._print(list(Word.objects.all()[:top]))
         seconds = seconds_of(counting, known)
         rate = f": {known.done / seconds:,.0f} a second" if seconds else ""
         summary = f"{known.done:,} tasks counted {words:,} words in {seconds:.1f} s{rate}"
