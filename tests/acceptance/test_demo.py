@@ -61,6 +61,7 @@ def test_it_ranks_the_words_of_the_standard_library_and_stops(broker: str, prefi
     assert int(total[1].replace(",", "")) > 500
     login = re.search(r"http://127\.0\.0\.1:(\d+)/admin/ +login admin, password \S{12}", said)
     assert login is not None
+    assert re.search(rf"Their page: http://127\.0\.0\.1:{login[1]}/admin/django_tasks/task\w+/", said) is not None
     with socket.socket() as visitor:
         assert visitor.connect_ex(("127.0.0.1", int(login[1]))) != 0
 

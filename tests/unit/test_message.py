@@ -12,12 +12,26 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_tasks.message import FIELDS, ID_LENGTH, Delivery, Message, message_of, message_with, new_id, valid_id
+from django_tasks.message import (
+    FIELDS,
+    ID_LENGTH,
+    Delivery,
+    Message,
+    first_id,
+    member_group,
+    member_id,
+    message_of,
+    message_with,
+    new_group_id,
+    new_id,
+    valid_id,
+)
 from tests.unit.messages import BARE, FULL
 
 SHAPE = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -151,6 +165,18 @@ def test_what_may_be_an_id_survives_lines_words_and_encodings(value: str) -> Non
 
 def message() -> Message:
     return Message(id="1", task="t", body=b"")
+
+
+def test_an_id_comes_after_the_first_of_its_moment_and_before_that_of_a_later_one() -> None:
+    made = new_id()
+    moment = datetime.fromtimestamp(int(made[:8] + made[9:13], 16) / 1000, UTC)
+    assert first_id(moment) <= made < first_id(moment + timedelta(milliseconds=2))
+
+
+def test_a_member_leads_to_its_group() -> None:
+    group_id = new_group_id()
+    assert member_group(member_id(group_id, 70_000)) == group_id
+    assert member_group("nightly") is None
 
 
 def test_a_message_cannot_be_changed() -> None:
