@@ -5,7 +5,7 @@ from django.db import migrations
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("django_tasks", "0002_groups"),
+        ("django_tasks", "0003_periodic_tasks"),
     ]
 
     operations = [
