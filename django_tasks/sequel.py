@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+
+from django.db import transaction
 
 from django_tasks import states
 from django_tasks.canvas.abandonment import abandoned
 from django_tasks.canvas.calls import place_of
 from django_tasks.canvas.completion import Completion, complete, take
-from django_tasks.connections import brokers, groups_of, has_outbox
+from django_tasks.connections import brokers, groups_of, has_outbox, home
 from django_tasks.failure import Failure
 from django_tasks.message import Message
 from django_tasks.plan import NOTHING, Outcome, Plan, Result, joined, member_end
@@ -71,6 +74,9 @@ def sweep(store: ResultStore) -> int:
     done = Completion()
     take(groups, done, groups.unfired())
     if done.fired:
+        # Whoever was to send it may have come as far as that, and not to say so.
+        known = store.get([message.id for message in done.messages])
+        done.messages = [each for each in done.messages if each.id not in known or not known[each.id].final]
         _fire(store, groups, done)
     return len(done.fired)
 
@@ -81,7 +87,11 @@ def _fire(store: ResultStore, groups: Groups, done: Completion) -> None:
     messages = [_through_outbox(message) if outbox else message for message in done.messages]
     if messages:
         publish(Plan(tuple(messages)))
-    groups.fired(done.fired)
+    if groups.database is None and transaction.get_connection(home()).in_atomic_block:
+        # So are messages for a broker that takes no part in it.
+        transaction.on_commit(partial(groups.fired, done.fired), using=home())
+    else:
+        groups.fired(done.fired)
 
 
 def _through_outbox(message: Message) -> Message:

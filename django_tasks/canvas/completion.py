@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from django_tasks import conf
 from django_tasks.canvas.abandonment import chord_failure, dropped
 from django_tasks.canvas.values import listed
 from django_tasks.exceptions import DecryptionError, SerializationError
 from django_tasks.failure import capture
 from django_tasks.message import Message
-from django_tasks.plan import Part, Place, Plan, Result, member_end
+from django_tasks.plan import NOTHING, Part, Place, Plan, Result, member_end
 from django_tasks.results.groups import Ended, Groups
 from django_tasks.serializers import LIMITS
+
+_log = logging.getLogger("django_tasks.worker")
 
 
 @dataclass(slots=True)
@@ -50,6 +54,10 @@ def take(groups: Groups, done: Completion, ended: Sequence[Ended]) -> None:
 def _following(groups: Groups, ended: Ended) -> Plan:
     """Return what follows a group that has ended."""
     group, failed = ended.group, ended.failed
+    if not ended.vouched and conf.get().require_signature:
+        # It would be signed when it is sent.
+        _log.error("What follows a group was not written by this site; it is dropped", extra={"group_id": group.id})
+        return NOTHING
     if failed is not None:
         end = member_end(group.place, failed.task_id, failure=failed.failure)
         return dropped(group.then, chord_failure(failed)) + end

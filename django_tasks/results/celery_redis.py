@@ -14,7 +14,8 @@ from django_tasks.results.base import StoreFeatures, merged
 from django_tasks.results.celery_meta import dump_meta, load_meta
 from django_tasks.results.fields import to_bytes
 from django_tasks.results.lua import SCRIPTS
-from django_tasks.results.redis import IDS, UNFINISHED, RedisStore
+from django_tasks.results.redis import RedisStore
+from django_tasks.results.redis_places import IDS, asking, lives
 
 _RESULTS = 1_000
 """How many one script saves."""
@@ -37,29 +38,28 @@ class CeleryRedisStore(RedisStore):
             raise ConfigurationError(f"{self._where}: KEY_PREFIX must be a text, not {self._before!r}.")
         if self._redis.clustered:
             raise ConfigurationError(f"{self._where}: Celery keeps no results in a cluster of Redis.")
+        # What is beside its results in this Redis is Celery's own: groups stay in the database.
+        self.groups = None
 
     def save(self, results: Sequence[Result]) -> None:
         if not results:
             return
         known = self.get([result.id for result in results])
-        kept = [0, 0]
-        if self.expires is not None:
-            kept = [max(1, int(span.total_seconds() * 1000)) for span in (self.expires, self.expires + UNFINISHED)]
-        words: list[Any] = []
+        kept, words = lives(self.expires), list[Any]()
         for result in results:
             before = known.get(result.id)
             if before is not None and before.final:
                 continue
             whole = known[result.id] = result if before is None else merged(before, result)
             words += [self._channel(whole.id), int(whole.final), dump_meta(whole)]
-        with self._asking():
+        with asking():
             for start in range(0, len(words), 3 * _RESULTS):
                 self._redis.run(SCRIPTS["save_meta"], [b""], [*kept, *words[start : start + 3 * _RESULTS]])
 
     def _read(self, ids: Sequence[str], *, final_alone: bool) -> dict[str, Result]:
         known: dict[str, Result] = {}
         unique = list(dict.fromkeys(ids))
-        with self._asking():
+        with asking():
             for start in range(0, len(unique), IDS):
                 chunk = unique[start : start + IDS]
                 raws = self._redis.call("MGET", *map(self._channel, chunk))
@@ -71,7 +71,7 @@ class CeleryRedisStore(RedisStore):
 
     def forget(self, ids: Sequence[str]) -> int:
         unique = list(dict.fromkeys(ids))
-        with self._asking():
+        with asking():
             return sum(
                 int(self._redis.call("DEL", *map(self._channel, unique[start : start + IDS])))
                 for start in range(0, len(unique), IDS)

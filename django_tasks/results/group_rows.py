@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -14,13 +13,11 @@ from django.db import Error
 from django.db.models import Case, F, IntegerField, Value, When
 from django.utils import timezone
 
-from django_tasks.exceptions import DecodeError, StoreUnavailable
-from django_tasks.failure import Failure
+from django_tasks.exceptions import StoreUnavailable
 from django_tasks.models import GroupPart, TaskGroup
 from django_tasks.plan import Group, Part, Place
 from django_tasks.protocol import dump_plan, load_plan
-from django_tasks.reprs import storable_text
-from django_tasks.results.groups import Ended, Groups, Progress
+from django_tasks.results.groups import Ended, Groups, Progress, failure_from, failure_text
 from django_tasks.results.rows import as_bytes, as_text
 from django_tasks.transactions import explain, retrying
 
@@ -28,8 +25,6 @@ T = TypeVar("T")
 
 ROWS = 500
 """How many rows one statement names."""
-
-_TEXT_LENGTH = 1 << 20
 
 
 class GroupRows(Groups):
@@ -64,7 +59,7 @@ class GroupRows(Groups):
         )
         if group.failure is not None:
             row.failed_id, row.failed_index = group.id, 0
-            row.error, row.ended_at = _text_of(group.failure), timezone.now()
+            row.error, row.ended_at = failure_text(group.failure), timezone.now()
         return row
 
     def record(self, parts: Sequence[Part]) -> list[Ended]:
@@ -106,7 +101,7 @@ class GroupRows(Groups):
         row.ended_at = timezone.now()
         if failed is not None and failed.failure is not None:
             row.failed_id, row.failed_index = failed.task_id, failed.place[1]
-            row.error = _text_of(failed.failure)
+            row.error = failure_text(failed.failure)
         row.save(using=self.database, update_fields=["ended_at", "failed_id", "failed_index", "error"])
         place = None if row.outer_id is None or row.outer_index is None else (row.outer_id, row.outer_index)
         group = Group(row.group_id, row.size, load_plan(row.then), place, None, row.root_id, row.parent_id)
@@ -168,7 +163,7 @@ _PROGRESS = ("group_id", "size", "done", "failed_id", "failed_index", "error", "
 def _progress(row: dict[str, Any]) -> Progress:
     failed = None
     if row["failed_id"] is not None:
-        failed = Part((row["group_id"], row["failed_index"] or 0), row["failed_id"], failure=_failure_of(row["error"]))
+        failed = Part((row["group_id"], row["failed_index"] or 0), row["failed_id"], failure=failure_from(row["error"]))
     return Progress(row["group_id"], row["size"], row["done"], failed, row["ended_at"])
 
 
@@ -182,27 +177,14 @@ def _part_row(part: Part) -> GroupPart:
         index=part.place[1],
         task_id=part.task_id,
         value=None if part.value is None else as_text(part.value),
-        error="" if part.failure is None else _text_of(part.failure),
+        error="" if part.failure is None else failure_text(part.failure),
     )
 
 
 def _part_from(row: GroupPart) -> Part:
     value = None if row.value is None else as_bytes(row.value)
-    failure = _failure_of(row.error) if row.error else None
+    failure = failure_from(row.error) if row.error else None
     return Part((row.group_id, row.index), row.task_id, value, failure)
-
-
-def _text_of(failure: Failure) -> str:
-    # Its traceback stands in the result of the task.
-    told = {**failure.as_dict(), "traceback": ""}
-    return storable_text(json.dumps(told), _TEXT_LENGTH)
-
-
-def _failure_of(text: str) -> Failure:
-    try:
-        return Failure.from_dict(json.loads(text))
-    except (ValueError, TypeError, AttributeError, DecodeError):
-        return Failure("TaskError", "django_tasks.exceptions", "it failed, and how it did cannot be read")
 
 
 def _as_stored(moment: datetime) -> datetime:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from django_tasks.exceptions import DecodeError
+from django_tasks.failure import Failure
 from django_tasks.plan import Group, Part
+from django_tasks.reprs import storable_text
+
+_TEXT_LENGTH = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,8 @@ class Ended:
     group: Group
     failed: Part | None = None
     """The first member that failed, if any did."""
+    vouched: bool = True
+    """Whether what is to follow was written by this site, as far as the store can tell."""
 
 
 class Groups(ABC):
@@ -98,3 +106,17 @@ class Groups(ABC):
     @abstractmethod
     def expire(self, before: datetime, limit: int = 100) -> int:
         """Remove up to `limit` groups that ended before a time; return how many."""
+
+
+def failure_text(failure: Failure) -> str:
+    """Return what is kept of a member's failure, in pure ASCII; its traceback stands in the result of the task."""
+    told = {**failure.as_dict(), "traceback": ""}
+    return storable_text(json.dumps(told), _TEXT_LENGTH)
+
+
+def failure_from(text: str | bytes) -> Failure:
+    """Return the failure that was kept, or one that says that it cannot be read."""
+    try:
+        return Failure.from_dict(json.loads(text))
+    except (ValueError, TypeError, AttributeError, DecodeError):
+        return Failure("TaskError", "django_tasks.exceptions", "it failed, and how it did cannot be read")

@@ -6,11 +6,10 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
-from typing import Any, TypeVar
-from zlib import crc32
+from datetime import datetime
+from typing import Any
 
 from django.core.checks import CheckMessage
 
@@ -30,25 +29,14 @@ from django_tasks.redis_servers import (
 )
 from django_tasks.results.base import ResultStore
 from django_tasks.results.fields import fields_of, microseconds, results_of, to_bytes
+from django_tasks.results.groups import Groups
 from django_tasks.results.lua import SCRIPTS
-
-T = TypeVar("T")
-
-RESULTS, BYTES = 1_000, 16 << 20
-"""How much one script saves."""
-
-IDS = 5_000
-"""How many ids one script names."""
-
-SLOTS = 16
-"""Into how many parts a cluster's results are divided: as many scripts as that save or find any number of them."""
+from django_tasks.results.redis_groups import RedisGroups
+from django_tasks.results.redis_places import Places, asking, chunks, itself, lives, pieces
 
 FLOOR = 5.0
 """Seconds after which a result that is waited for is looked at though nothing was heard: a connection may be dead
 without telling."""
-
-UNFINISHED = timedelta(days=90)
-"""How much longer than others results are kept of tasks that never ended."""
 
 IDLE = 8
 """How many connections that nobody waits on are kept for the next who does."""
@@ -67,27 +55,26 @@ class RedisStore(ResultStore):
         check_options(self.options, (*OPTIONS, "EXPIRES"), self._where)
         self.prefix = key_prefix(self.options, self._where)
         self._redis = Redis(self.location, self.options)
+        self._places = Places(self.prefix, self._redis.clustered)
+        self.groups: Groups | None = RedisGroups(self._redis, self._places, self.expires)
         self._lock = threading.Lock()
         self._idle: list[Subscription] = []
 
     def save(self, results: Sequence[Result]) -> None:
         """Write results; saving them twice is saving them once."""
-        kept = [0, 0]
-        if self.expires is not None:
-            kept = [_milliseconds(self.expires), _milliseconds(self.expires + UNFINISHED)]
-        with self._asking():
-            for base, mine in self._by_base(results, _id_of):
-                for piece in _pieces([_said(result) for result in mine]):
-                    self._run("save", base, [*kept, *(word for words in piece for word in words)])
+        with asking():
+            for base, mine in self._places.parted(results, _id_of):
+                for piece in pieces([_said(result) for result in mine]):
+                    self._run("save", base, [*lives(self.expires), *(word for words in piece for word in words)])
 
     def get(self, ids: Sequence[str]) -> dict[str, Result]:
         return self._read(ids, final_alone=False)
 
     def _read(self, ids: Sequence[str], *, final_alone: bool) -> dict[str, Result]:
         known: dict[str, Result] = {}
-        with self._asking():
-            for base, mine in self._by_base(list(dict.fromkeys(ids)), _itself):
-                for chunk in _chunks(mine):
+        with asking():
+            for base, mine in self._places.parted(list(dict.fromkeys(ids)), itself):
+                for chunk in chunks(mine):
                     found = self._run("get", base, [int(final_alone), *map(to_bytes, chunk)])
                     known.update((result.id, result) for result in results_of(chunk, found))
         return {task_id: known[task_id] for task_id in ids if task_id in known}
@@ -157,17 +144,17 @@ class RedisStore(ResultStore):
 
     def forget(self, ids: Sequence[str]) -> int:
         known = 0
-        with self._asking():
-            for base, mine in self._by_base(list(dict.fromkeys(ids)), _itself):
-                known += sum(self._run("forget", base, list(map(to_bytes, chunk))) for chunk in _chunks(mine))
+        with asking():
+            for base, mine in self._places.parted(list(dict.fromkeys(ids)), itself):
+                known += sum(self._run("forget", base, list(map(to_bytes, chunk))) for chunk in chunks(mine))
         return known
 
     def expire(self, before: datetime, limit: int = 1000) -> int:
         """Remove results that ended before a time: they would go by themselves, but not before their time is over, and
         they leave their names behind."""
         removed = 0
-        with self._asking():
-            for base in self._bases():
+        with asking():
+            for base in self._places.all():
                 while removed < limit:
                     number, gone = self._run("expire", base, [microseconds(before), limit - removed])
                     removed += number
@@ -187,49 +174,20 @@ class RedisStore(ResultStore):
         return found_wrong(self._redis, self._where, unfit_for_results) if databases else []
 
     def diagnose(self, *, ask: bool = True) -> Diagnosis:
-        with self._asking():
+        with asking():
             return examine(self._redis, self._where, unfit_for_results, ask=ask, clock=self.clock)
-
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Give a driver's error the name that the contract has for it."""
-        try:
-            yield
-        except RedisFailed as error:
-            raise StoreUnavailable(str(error)) from error
 
     def _run(self, name: str, base: bytes, args: Sequence[Any]) -> Any:
         script: Script = SCRIPTS[name]
         return self._redis.run(script, [base], args)
 
-    def _base(self, task_id: str) -> bytes:
-        """Return what the names of a result's keys begin with. What stands between braces decides on the slot."""
-        if not self._redis.clustered:
-            return f"{self.prefix}:".encode()
-        return f"{self.prefix}:{{{crc32(to_bytes(task_id)) % SLOTS}}}:".encode()
-
     def _channel(self, task_id: str) -> bytes:
         """Return where it is told that a task has ended."""
-        return self._base(task_id) + b"result:" + to_bytes(task_id)
-
-    def _bases(self) -> list[bytes]:
-        if not self._redis.clustered:
-            return [f"{self.prefix}:".encode()]
-        return [f"{self.prefix}:{{{slot}}}:".encode() for slot in range(SLOTS)]
-
-    def _by_base(self, items: Sequence[T], id_of: Callable[[T], str]) -> Iterator[tuple[bytes, list[T]]]:
-        groups: dict[bytes, list[T]] = {}
-        for item in items:
-            groups.setdefault(self._base(id_of(item)), []).append(item)
-        return iter(groups.items())
+        return self._places.of(task_id) + b"result:" + to_bytes(task_id)
 
 
 def _id_of(result: Result) -> str:
     return result.id
-
-
-def _itself(task_id: str) -> str:
-    return task_id
 
 
 def _said(result: Result) -> list[Any]:
@@ -237,25 +195,3 @@ def _said(result: Result) -> list[Any]:
     fields = fields_of(result)
     ended = b"" if result.ended_at is None else b"%d" % microseconds(result.ended_at)
     return [to_bytes(result.id), ended, int(result.final), len(fields), *fields]
-
-
-def _milliseconds(span: timedelta) -> int:
-    return max(1, span // timedelta(milliseconds=1))
-
-
-def _chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(values), IDS):
-        yield values[start : start + IDS]
-
-
-def _pieces(said: Sequence[list[Any]]) -> Iterator[Sequence[list[Any]]]:
-    """Cut what is to be saved into what one script should take."""
-    start = size = 0
-    for place, words in enumerate(said):
-        weight = sum(len(word) for word in words[4:])
-        if place > start and (place - start == RESULTS or size + weight > BYTES):
-            yield said[start:place]
-            start, size = place, 0
-        size += weight
-    if said:
-        yield said[start:]

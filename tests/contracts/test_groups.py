@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 
+from django_tasks.redis_servers import Redis
 from django_tasks.results.group_rows import GroupRows
 from django_tasks.results.groups import Groups
 from django_tasks.results.memory_groups import MemoryGroups
+from django_tasks.results.redis_groups import RedisGroups
+from django_tasks.results.redis_places import Places
 from django_tasks.testing.contracts.groups import GroupContract
+from tests import redises
+from tests.settings import REDIS_URL
 from tests.vendors import each_vendor
 
 
@@ -28,3 +35,25 @@ class TestRows(GroupContract):
     @pytest.fixture
     def groups(self, alias: str) -> Groups:
         return GroupRows(alias)
+
+
+class TestRedis(GroupContract):
+    rounds = 20
+
+    @pytest.fixture
+    def groups(self) -> Iterator[Groups]:
+        redis = Redis(REDIS_URL, {})
+        with redises.own_prefix() as prefix:
+            yield RedisGroups(redis, Places(prefix, clustered=False), timedelta(days=7))
+            redis.close()
+
+
+class TestRedisCluster(TestRedis):
+    """The same server, with its keys divided as in a cluster."""
+
+    @pytest.fixture
+    def groups(self) -> Iterator[Groups]:
+        redis = Redis(REDIS_URL, {})
+        with redises.own_prefix() as prefix:
+            yield RedisGroups(redis, Places(prefix, clustered=True), timedelta(days=7))
+            redis.close()

@@ -6,4 +6,9 @@ from pathlib import Path
 
 from django_tasks.redis_servers import load_scripts
 
-SCRIPTS = load_scripts(Path(__file__).parent)
+_HERE = Path(__file__).parent
+
+SCRIPTS = load_scripts(_HERE)
+"""For results."""
+GROUPS = load_scripts(_HERE / "groups")
+"""For groups."""

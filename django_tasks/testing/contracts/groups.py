@@ -160,6 +160,7 @@ class GroupContract:
         over, open_one = group(1), group(1)
         groups.open([over, open_one])
         groups.record(parts(over))
+        groups.fired([over.id])
         now = datetime.now(UTC)
         assert groups.expire(now - timedelta(hours=1)) == 0
         assert groups.expire(now + timedelta(hours=1), 0) == 0
