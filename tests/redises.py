@@ -31,6 +31,11 @@ for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
     for i = 1, #found, 2 do
       redis.call('ZADD', key, found[i + 1] - by, found[i])
     end
+  elseif name == 'unfired' then
+    local found = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+    for i = 1, #found, 2 do
+      redis.call('ZADD', key, found[i + 1] - by * 1000, found[i])
+    end
   elseif name == 'messages' then
     local found = redis.call('HGETALL', key)
     for i = 1, #found, 2 do
@@ -73,7 +78,7 @@ def own_prefix(url: str = REDIS_URL) -> Iterator[str]:
 
 
 def elapse(prefix: str, seconds: float, url: str = REDIS_URL) -> None:
-    """Let time pass for the messages under a prefix."""
+    """Let time pass for the messages and groups under a prefix."""
     with direct(url) as client:
         client.eval(_SHIFT, 0, f"{prefix}:*", seconds)
 

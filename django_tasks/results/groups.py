@@ -13,6 +13,9 @@ from django_tasks.failure import Failure
 from django_tasks.plan import Group, Part
 from django_tasks.reprs import storable_text
 
+GRACE = 30.0
+"""Seconds after which what follows a group is taken not to have been sent by whoever was given the group."""
+
 _TEXT_LENGTH = 1 << 20
 
 
@@ -76,7 +79,10 @@ class Groups(ABC):
         """Say that what follows these groups has been sent."""
 
     def unfired(self, limit: int = 100) -> list[Ended]:
-        """Return groups that have ended a while ago, and of which nobody has said that they were fired."""
+        """Return groups that were given out longer than GRACE ago, and of which nobody has said that they were fired.
+
+        It is as if they were given out now: nobody else gets them for as long.
+        """
         return []
 
     @abstractmethod
@@ -105,7 +111,8 @@ class Groups(ABC):
 
     @abstractmethod
     def expire(self, before: datetime, limit: int = 100) -> int:
-        """Remove up to `limit` groups that ended before a time; return how many."""
+        """Remove up to `limit` groups that ended before a time, but for those that are yet to be fired; return how
+        many."""
 
 
 def failure_text(failure: Failure) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from django_tasks.message import Clock
 from django_tasks.plan import Group, Part
-from django_tasks.results.groups import Ended, Groups, Progress
+from django_tasks.results.groups import GRACE, Ended, Groups, Progress
 
 
 @dataclass(slots=True)
@@ -28,12 +28,16 @@ class MemoryGroups(Groups):
         self.clock = clock
         self._lock = threading.Lock()
         self._records: dict[str, _Record] = {}
+        self._unfired: dict[str, float] = {}
+        """When groups were given out of which nobody has said that they were fired, the earliest first."""
 
     def open(self, groups: Sequence[Group]) -> None:
         with self._lock:
             for group in groups:
-                record = self._records.setdefault(group.id, _Record(group))
-                if group.failure is not None and record.ended_at is None:
+                if group.id in self._records:
+                    continue
+                record = self._records[group.id] = _Record(group)
+                if group.failure is not None:
                     record.failed = Part((group.id, 0), group.id, failure=group.failure)
                     record.ended_at = self._now()
 
@@ -52,9 +56,27 @@ class MemoryGroups(Groups):
                     record.failed = part
                 elif len(record.parts) < record.group.size:
                     continue
-                record.ended_at = self._now()
-                ended.append(Ended(record.group, record.failed))
+                ended.append(self._end(record))
         return ended
+
+    def _end(self, record: _Record) -> Ended:
+        record.ended_at = self._now()
+        self._unfired[record.group.id] = self.clock()
+        return Ended(record.group, record.failed)
+
+    def fired(self, ids: Sequence[str]) -> None:
+        with self._lock:
+            for each in ids:
+                self._unfired.pop(each, None)
+
+    def unfired(self, limit: int = 100) -> list[Ended]:
+        with self._lock:
+            now = self.clock()
+            due = [each for each, since in self._unfired.items() if since <= now - GRACE][: max(0, limit)]
+            for each in due:
+                del self._unfired[each]
+                self._unfired[each] = now
+            return [Ended(self._records[each].group, self._records[each].failed) for each in due]
 
     def values(self, group_id: str) -> list[bytes] | None:
         with self._lock:
@@ -87,11 +109,14 @@ class MemoryGroups(Groups):
 
     def forget(self, ids: Sequence[str]) -> int:
         with self._lock:
+            for each in ids:
+                self._unfired.pop(each, None)
             return sum(self._records.pop(each, None) is not None for each in ids)
 
     def expire(self, before: datetime, limit: int = 100) -> int:
         with self._lock:
-            ended = ((record.ended_at, each) for each, record in self._records.items() if record.ended_at is not None)
+            fired = (each for each in self._records if each not in self._unfired)
+            ended = ((at, each) for each in fired if (at := self._records[each].ended_at) is not None)
             old = sorted(pair for pair in ended if pair[0] < before)[: max(0, limit)]
             for _, each in old:
                 del self._records[each]

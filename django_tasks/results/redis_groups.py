@@ -18,14 +18,11 @@ from django_tasks.plan import NOTHING, Group, Part, Place, Plan, place_from
 from django_tasks.protocol import dump_plan, load_plan
 from django_tasks.redis_servers import Redis
 from django_tasks.results.fields import microseconds, packed, to_bytes, unpacked
-from django_tasks.results.groups import Ended, Groups, Progress, failure_from, failure_text
+from django_tasks.results.groups import GRACE, Ended, Groups, Progress, failure_from, failure_text
 from django_tasks.results.lua import GROUPS
 from django_tasks.results.redis_places import IDS, Places, asking, chunks, itself, lives, pieces
 
 _log = logging.getLogger("django_tasks.worker")
-
-GRACE = 30.0
-"""Seconds after which what follows a group is taken not to have been sent by whoever was to send it."""
 
 _SALT = "django_tasks.results.redis_groups"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -70,7 +67,6 @@ class RedisGroups(Groups):
                 self._run("fired", base, [kept, *map(to_bytes, chunk)])
 
     def unfired(self, limit: int = 100) -> list[Ended]:
-        """Return groups that ended half a minute ago or were given out here then; nobody else gets them as long."""
         found: list[Ended] = []
         with asking():
             for base in self._places.all():
@@ -138,7 +134,6 @@ class RedisGroups(Groups):
             return sum(self._run("forget", base, list(map(to_bytes, chunk))) for base, chunk in self._chunks(ids))
 
     def expire(self, before: datetime, limit: int = 100) -> int:
-        """Remove groups that ended before a time, but for those of which nobody has said that they were fired."""
         removed = 0
         with asking():
             for base in self._places.all():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -16,6 +15,7 @@ from django_tasks.results.redis_groups import RedisGroups
 from django_tasks.results.redis_places import Places
 from django_tasks.testing.contracts.groups import GroupContract
 from tests import redises
+from tests.clocks import TurnedClock
 from tests.settings import REDIS_URL
 from tests.vendors import each_vendor
 
@@ -25,7 +25,11 @@ class TestMemory(GroupContract):
 
     @pytest.fixture
     def groups(self) -> Groups:
-        return MemoryGroups(time.time)
+        self.clock = TurnedClock()
+        return MemoryGroups(self.clock)
+
+    def elapse(self, groups: Groups, seconds: float) -> None:
+        self.clock.turn(seconds)
 
 
 @each_vendor(transaction=True)
@@ -39,21 +43,20 @@ class TestRows(GroupContract):
 
 class TestRedis(GroupContract):
     rounds = 20
+    clustered = False
 
     @pytest.fixture
     def groups(self) -> Iterator[Groups]:
         redis = Redis(REDIS_URL, {})
-        with redises.own_prefix() as prefix:
-            yield RedisGroups(redis, Places(prefix, clustered=False), timedelta(days=7))
+        with redises.own_prefix() as self.prefix:
+            yield RedisGroups(redis, Places(self.prefix, self.clustered), timedelta(days=7))
             redis.close()
+
+    def elapse(self, groups: Groups, seconds: float) -> None:
+        redises.elapse(self.prefix, seconds)
 
 
 class TestRedisCluster(TestRedis):
     """The same server, with its keys divided as in a cluster."""
 
-    @pytest.fixture
-    def groups(self) -> Iterator[Groups]:
-        redis = Redis(REDIS_URL, {})
-        with redises.own_prefix() as prefix:
-            yield RedisGroups(redis, Places(prefix, clustered=True), timedelta(days=7))
-            redis.close()
+    clustered = True

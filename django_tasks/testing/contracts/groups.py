@@ -5,7 +5,10 @@
         def groups(self):
             yield MongoGroups(...)
 
-The fixture gives each test a place where no group is recorded. Any thread may use it.
+        def elapse(self, groups, seconds):
+            ...
+
+The fixture gives each test a place where no group is recorded. Any thread may use it. `elapse` lets time pass there.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import pytest
 from django_tasks.failure import Failure
 from django_tasks.message import Message, new_group_id, new_id
 from django_tasks.plan import NOTHING, Group, Part, Plan
-from django_tasks.results.groups import Ended, Groups
+from django_tasks.results.groups import GRACE, Ended, Groups
 from django_tasks.testing.contracts.harness import content, together
 
 BROKEN = Failure("ValueError", "builtins", "it broke: \N{PILE OF POO}", '["it broke"]', "", ("a note",))
@@ -62,6 +65,10 @@ class GroupContract:
     @pytest.fixture
     def groups(self) -> Groups:
         raise NotImplementedError("Override the fixture `groups`.")
+
+    def elapse(self, groups: Groups, seconds: float) -> None:
+        """Let time pass for groups: turn the clock that was passed in, or move the server's times back."""
+        raise NotImplementedError("Override `elapse`.")
 
     def test_the_last_member_gives_out_the_group_with_what_follows(self, groups: Groups) -> None:
         inner = group(2, place=("outer", 3))
@@ -138,6 +145,32 @@ class GroupContract:
         assert known.ended_at is not None
         assert groups.record(parts(one)) == []
 
+    def test_what_was_given_out_and_not_fired_is_given_out_again_after_a_while(self, groups: Groups) -> None:
+        if groups.database is not None:
+            pytest.skip("Groups are given out when the transaction commits, with what follows them.")
+        good, bad, fired, open_one = group(1, then=Plan((BODY,))), group(2, place=("outer", 3)), group(1), group(2)
+        groups.open([good, bad, fired, open_one, Group(new_group_id(), 2, failure=BROKEN)])
+        failed = part(bad, 1, failure=BROKEN)
+        assert len(groups.record([*parts(good), *parts(fired), failed, part(open_one, 0)])) == 3
+        groups.fired([fired.id, open_one.id, "unknown"])
+        assert groups.unfired() == [], "whoever has been given them is at it"
+        self.elapse(groups, GRACE + 1)
+        assert groups.unfired(0) == []
+        again = {each.group.id: each for each in groups.unfired()}
+        assert set(again) == {good.id, bad.id}
+        assert again[good.id].failed is None
+        assert [content(message)["body"] for message in again[good.id].group.then.messages] == [BODY.body]
+        assert again[bad.id].failed == failed
+        assert again[bad.id].group.place == ("outer", 3)
+        assert all(each.vouched for each in again.values())
+        assert groups.unfired() == [], "now another one is at it"
+        groups.forget([good.id])
+        self.elapse(groups, GRACE + 1)
+        assert names(groups.unfired(1)) == [bad.id]
+        groups.fired([bad.id])
+        self.elapse(groups, GRACE + 1)
+        assert groups.unfired() == []
+
     def test_a_saved_text_is_kept(self, groups: Groups) -> None:
         one, unknown = group(2), group(3)
         groups.open([one])
@@ -160,8 +193,10 @@ class GroupContract:
         over, open_one = group(1), group(1)
         groups.open([over, open_one])
         groups.record(parts(over))
-        groups.fired([over.id])
         now = datetime.now(UTC)
+        if groups.database is None:
+            assert groups.expire(now + timedelta(hours=1)) == 0, "what follows it is yet to be sent"
+        groups.fired([over.id])
         assert groups.expire(now - timedelta(hours=1)) == 0
         assert groups.expire(now + timedelta(hours=1), 0) == 0
         assert groups.expire(now + timedelta(hours=1)) == 1
