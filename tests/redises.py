@@ -7,12 +7,15 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import redis
 
 from django_tasks.backends.redis import RedisBroker
-from django_tasks.message import Delivery
+from django_tasks.message import Delivery, new_group_id
+from django_tasks.plan import Group, Part
+from django_tasks.results.groups import Groups
 from tests.settings import REDIS_PREFIX, REDIS_URL
 from tools.servers import PrivateRedis, configured, private
 
@@ -97,6 +100,25 @@ def open_broker(location: str, prefix: str = "q", **options: Any) -> RedisBroker
 
 def take(broker: RedisBroker, limit: int = 100, *queues: str) -> list[Delivery]:
     return broker.fetch(queues or ("default",), limit, lease=30, consumer="w")
+
+
+def keep_groups(groups: Groups) -> None:
+    """Do with some groups all that can be done with them."""
+    several = [Group(new_group_id(), 3) for _ in range(20)]
+    ids = [each.id for each in several]
+    groups.open(several)
+    groups.keep(ids[0], 3, "kept")
+    assert groups.kept(ids[0]) == "kept"
+    parts = [Part((each, index), "t", b"%d" % index) for index in range(3) for each in ids]
+    assert groups.record(parts[:-1] + parts[:5]) != []
+    assert [each.group.id for each in groups.record(parts[-3:])] == ids[-1:]
+    assert groups.values(ids[5]) == [b"0", b"1", b"2"]
+    assert groups.parts(ids[6]) == [Part((ids[6], index), "t", b"%d" % index) for index in range(3)]
+    assert {each.done for each in groups.progress(ids).values()} == {3}
+    assert groups.unfired() == []
+    groups.fired(ids[:10])
+    assert groups.expire(datetime.now(UTC) + timedelta(hours=1), 4) == 4
+    assert groups.forget(ids) == 16
 
 
 def settings_of(server: PrivateRedis) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from django_tasks.backends.redis import RedisBroker
 from django_tasks.backends.redis_entries import packed
 from django_tasks.exceptions import BrokerUnavailable, ConfigurationError
 from django_tasks.protocol import MALFORMED
+from django_tasks.results.redis import RedisStore
 from django_tasks.testing.contracts.harness import ids, sample, samples
 from tests import redises
 from tests.redises import open_broker, take
@@ -121,6 +122,9 @@ def test_a_user_with_the_rights_that_the_docs_name_can_do_all_and_no_more(server
         use_everything(broker)
         assert broker.check(["default"])[0].id == "django_tasks.W111"
         broker.close()
+        groups = RedisStore("default", {"LOCATION": location}).groups
+        assert groups is not None
+        redises.keep_groups(groups)
         assert client.acl_log() == []
         elsewhere = open_broker(location, "other")
         with pytest.raises(BrokerUnavailable, match="No permission|NOPERM|no permissions"):

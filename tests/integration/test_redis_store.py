@@ -20,7 +20,8 @@ from django_tasks.connections import brokers, results
 from django_tasks.exceptions import ConfigurationError, StoreUnavailable
 from django_tasks.message import new_id
 from django_tasks.plan import Result
-from django_tasks.results.redis import UNFINISHED, RedisStore
+from django_tasks.results.redis import RedisStore
+from django_tasks.results.redis_places import UNFINISHED
 from tests import redises
 from tests.integration.stage import Meanwhile, build, note, stage
 from tools.servers import PrivateRedis

@@ -58,6 +58,8 @@ def do_work(broker: RedisBroker, store: RedisStore) -> None:
     store.save([replace(result, state=states.FAILURE) for result in results])
     assert {result.state for result in store.get([result.id for result in results]).values()} == {states.SUCCESS}
     assert store.forget([result.id for result in results]) == 100
+    assert store.groups is not None
+    redises.keep_groups(store.groups)
     last = new_id()
     saving = threading.Timer(0.1, lambda: store.save([Result(id=last, state=states.SUCCESS)]))
     saving.start()
