@@ -15,7 +15,7 @@ from django_tasks.context import may_join
 from django_tasks.control.client import revoke
 from django_tasks.encryption import reveal_value
 from django_tasks.exceptions import ResultTimeout
-from django_tasks.failure import rebuild
+from django_tasks.failure import Failure, rebuild
 from django_tasks.message import is_group_id, member_id
 from django_tasks.plan import Part, Result
 from django_tasks.result import FORBIDDEN, AsyncResult, value_of
@@ -238,14 +238,14 @@ class GroupResult(ResultSet):
         return groups_of(self.store).progress([self.id]).get(self.id)
 
     def ready(self) -> bool:
-        """Tell whether all members have ended."""
+        """Tell whether all members have ended, or the time of the group is over."""
         known = self.progress()
-        return super().ready() if known is None else _is_over(known)
+        return super().ready() if known is None else known.over
 
     def _await(self, deadline: float | None, *, fast: bool = False) -> None:
         """Wait for the record of the group, and not for each of its members."""
         began = time.monotonic()
-        while (known := self.progress()) is not None and not (_is_over(known) or (fast and known.failed)):
+        while (known := self.progress()) is not None and not (known.over or (fast and known.failed)):
             left = float("inf") if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 raise ResultTimeout(f"{known.size - known.done} of {known.size} members did not end in time.")
@@ -260,12 +260,23 @@ class GroupResult(ResultSet):
             known = self.progress()
             if propagate and known is not None and known.failed is not None and known.failed.failure is not None:
                 raise rebuild(known.failed.failure)
-            yield from super()._ended(deadline, propagate)
+            if known is not None and known.over and known.failed is not None and known.failed.failure is not None:
+                yield from self._ended_in_time(known.failed.failure)
+            else:
+                yield from super()._ended(deadline, propagate)
             return
         for index, handle in enumerate(self.results):
             value = _value_of(parts[index], handle, propagate)
             if propagate and parts[index].failure is not None:
                 raise cast(BaseException, value)
+            yield handle, value
+
+    def _ended_in_time(self, failure: Failure) -> Iterator[tuple[Any, Any]]:
+        """Give each handle with its value or error as far as it has ended, and else with the failure of the group."""
+        self._known()
+        for handle in self.results:
+            done = handle.ready() if isinstance(handle, GroupResult) else handle.known is not None or handle.ignored
+            value = handle.get(propagate=False, disable_sync_subtasks=False) if done else rebuild(failure)
             yield handle, value
 
     def forget(self) -> None:
@@ -330,11 +341,6 @@ def _value_of(part: Part, handle: Any, propagate: bool) -> Any:
         return rebuild(part.failure)
     # The result of the task tells more than the part does.
     return handle.get(propagate=propagate, disable_sync_subtasks=False) or rebuild(part.failure)
-
-
-def _is_over(known: Progress) -> bool:
-    """Tell whether nothing is waited for any more: all have ended, or none was ever sent."""
-    return known.ready or (known.ended_at is not None and known.done == 0)
 
 
 def result_from_tuple(form: Sequence[Any], store: str = "default") -> Any:

@@ -130,11 +130,16 @@ class TaskGroup(models.Model):
     parent_id = NameField(_("parent id"), max_length=ID_LENGTH, null=True)
     created_at = models.DateTimeField(_("created at"), default=now)
     ended_at = models.DateTimeField(_("ended at"), null=True)
+    # When it fails if not all have ended, on the clock of the database; nothing once they have.
+    deadline = models.DateTimeField(_("deadline"), null=True)
 
     class Meta:
         verbose_name = _("group of tasks")
         verbose_name_plural = _("groups of tasks")
-        indexes = [models.Index(fields=["ended_at"], name="django_tasks_group_ended")]
+        indexes = [
+            models.Index(fields=["ended_at"], name="django_tasks_group_ended"),
+            models.Index(fields=["deadline"], name="django_tasks_group_deadline"),
+        ]
 
     def __str__(self) -> str:
         return self.group_id

@@ -86,6 +86,8 @@ class CallOptions(TypedDict, total=False):
     parent_id: str | None
     group_id: str | None
     group_index: int | None
+    timeout: float | None
+    """Of a group or a chord alone."""
 
 
 class RetryOptions(TypedDict, total=False):
@@ -124,6 +126,7 @@ PLAIN = "none"
 """The compression of a task or call that is to have none, whatever the settings say."""
 _COMPRESSIONS = (*(name for name in COMPRESSIONS if "/" not in name), PLAIN)
 _SERIALIZERS = tuple(dict.fromkeys(each.name for each in SERIALIZERS.values()))
+_CENTURY = 100 * 366 * 86_400
 _LIMIT = _Rule((int, float, _NONE), "a number of seconds above 0", lambda value: value > 0)
 _MAYBE = _Rule((bool, _NONE), "True, False or None")
 _ENQUEUE = _Rule((str, _NONE), f"one of {', '.join(map(repr, ENQUEUE))}", lambda value: value in ENQUEUE)
@@ -180,6 +183,7 @@ _CALLED: Mapping[str, _Rule] = {
     "parent_id": _Rule((str, _NONE), "the id of a task"),
     "group_id": _Rule((str, _NONE), "the id of a group"),
     "group_index": _Rule((int, _NONE), "a whole number"),
+    "timeout": _Rule((int, float, _NONE), "a number of seconds above 0", lambda value: 0 < value <= _CENTURY),
 }
 
 

@@ -70,6 +70,8 @@ class Group:
     """Why none of its members will run."""
     root_id: str | None = None
     parent_id: str | None = None
+    timeout: float | None = None
+    """Seconds after which it fails if not all members have ended, counted from when it is opened."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,6 +209,7 @@ def _group_form(group: Group) -> Headers:
         "place": group.place,
         "root_id": group.root_id,
         "parent_id": group.parent_id,
+        "timeout": group.timeout,
     }
 
 
@@ -242,6 +243,7 @@ def _group_from(form: Headers) -> Group:
         place=None if place is None else (place[0], place[1]),
         root_id=form["root_id"],
         parent_id=form["parent_id"],
+        timeout=form.get("timeout"),
     )
 
 

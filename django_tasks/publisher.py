@@ -16,7 +16,8 @@ from django_tasks.backends.base import Broker
 from django_tasks.connections import brokers, groups_of, home, outboxes
 from django_tasks.exceptions import ConfigurationError, PublishError, StoreUnavailable, Unroutable
 from django_tasks.message import Enqueue, Message
-from django_tasks.plan import Plan
+from django_tasks.plan import Group, Plan
+from django_tasks.results.groups import Groups
 from django_tasks.routing import broker_for
 from django_tasks.signing import signed
 
@@ -64,9 +65,21 @@ def _publish_groups(plan: Plan) -> None:
             groups.open(plan.groups)
             _publish(plan)
         return
-    groups.open(plan.groups)
+    _open(groups, plan.groups)
     # A member that ends before the caller's transaction does would find no group.
     _publish(replace(plan, messages=tuple(map(_not_before_commit, plan.messages))))
+
+
+def _open(groups: Groups, opened: Sequence[Group]) -> None:
+    """Open groups that take no part in a transaction; their time runs once it has been committed: of what is undone
+    with it nothing is to fail."""
+    limited = [group for group in opened if group.timeout is not None]
+    if not limited or groups.database is not None or not transaction.get_connection(home()).in_atomic_block:
+        groups.open(opened)
+        return
+    groups.open([replace(group, timeout=None) for group in opened])
+    # Whatever comes of it, the members are sent.
+    transaction.on_commit(partial(groups.open, limited), using=home(), robust=True)
 
 
 def _is_kept_in(database: str, messages: Sequence[Message]) -> bool:

@@ -69,10 +69,18 @@ def send(store: ResultStore, plan: Plan, *, shared: str | None = None) -> None:
 
 
 def sweep(store: ResultStore) -> int:
-    """Send what follows groups that have ended without that; return how many there were."""
+    """Send what follows groups that have ended without that, and end those whose time is over; return how many there
+    were."""
     groups = groups_of(store.alias)
+    late = groups.late()
+    if groups.database is None:
+        return _sweep(store, groups, late)
+    return retrying(groups.database, lambda: _sweep(store, groups, late)) if late else 0
+
+
+def _sweep(store: ResultStore, groups: Groups, late: Sequence[str]) -> int:
     done = Completion()
-    take(groups, done, groups.unfired())
+    take(groups, done, [*groups.unfired(), *(groups.give_up(late) if late else ())])
     if done.fired:
         # Whoever was to send it may have come as far as that, and not to say so.
         known = store.get([message.id for message in done.messages])

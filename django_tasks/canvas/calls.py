@@ -95,6 +95,7 @@ def seal(
             "; ".join(f"no option {name!r}: {conf.nearest(name, CALL_OPTIONS)}" for name in sorted(unknown))
         )
     check_call(options)
+    refuse_timeout(options)
     task = tasks.get(call.task)
     declared = _UNDECLARED if task is None else task.options
     place = place_for(call.task, call.args, call.kwargs, options, task=task, declared=declared.queue)
@@ -145,6 +146,15 @@ def plainly(call: Call, comes_from: Lineage) -> Message | None:
         return None
     outline.task.check_arguments(call.args, call.kwargs)
     return _addressed(outline.filled(call.args, call.kwargs, new_id(), comes_from))
+
+
+def refuse_timeout(options: Mapping[str, Any]) -> None:
+    """Raise TypeError where there is no group that could wait no longer than the option `timeout` says."""
+    if options.get("timeout") is not None:
+        raise TypeError(
+            "timeout is for a group or a chord: how many seconds it waits for its members. A task has time_limit, "
+            "which bounds its run, and expires, which bounds its wait."
+        )
 
 
 def _encrypts(called: bool | None, declared: bool | None) -> bool:

@@ -6,16 +6,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, TypeVar, cast
 
+from django_tasks.canvas.calls import refuse_timeout
 from django_tasks.canvas.signature import LINKS, Form, Signature, signature
 from django_tasks.canvas.steps import Step, fan
 from django_tasks.group_result import GroupResult
 from django_tasks.message import new_group_id
-from django_tasks.options import CallOptions
+from django_tasks.options import CallOptions, check_call
 from django_tasks.plan import NOTHING, Place, Plan
 
 N = TypeVar("N", bound=Signature)
 
 _FIRST = ("countdown", "eta")
+_WHOLE = ("timeout",)
+"""Options of a group as such."""
 _IDENTITY = ("task_id", "group_id", "group_index", "root_id", "parent_id")
 
 
@@ -30,7 +33,7 @@ class _Composed(Signature):
 
     def _spread(self) -> dict[str, Any]:
         """Return the options that go for each node in it."""
-        kept = (*_FIRST, *LINKS, *_IDENTITY)
+        kept = (*_FIRST, *LINKS, *_IDENTITY, *_WHOLE)
         return {name: value for name, value in self.options.items() if name not in kept}
 
 
@@ -119,6 +122,7 @@ class chain(_Several):  # noqa: N801  # Celery's names, here and below
 
     def frozen(self, place: Place | None = None) -> Self:
         twin = self._copy()
+        refuse_timeout(twin.options)
         steps = [step.clone(**twin._spread()) for step in twin.steps]
         if steps:
             _first(steps[0], twin.options)
@@ -216,6 +220,8 @@ class group(_Several):  # noqa: N801
         ]
 
     def _inherited(self) -> list[Signature]:
+        if self.options.get("timeout") is not None:
+            raise TypeError("A group within a group is part of that one: give the outer one the timeout.")
         return [member.clone(**self._spread()) for member in self.members]
 
     def frozen(self, place: Place | None = None) -> Self:
@@ -225,7 +231,8 @@ class group(_Several):  # noqa: N801
         members = [member.clone(**inherited) for member in twin.members]
         twin.tasks = [member.frozen((group_id, index)) for index, member in enumerate(members)]
         own = place or twin.place
-        twin.options = {"task_id": group_id}
+        check_call({name: twin.options[name] for name in _WHOLE if name in twin.options})
+        twin.options = {"task_id": group_id} | {name: twin.options[name] for name in _WHOLE if name in twin.options}
         if own is not None:
             twin.options["group_id"], twin.options["group_index"] = own
         return twin
@@ -305,6 +312,8 @@ class chord(_Composed):  # noqa: N801
         spread = twin._spread()
         header, body = twin.header.clone(**spread), self.body.clone(**spread)
         _first(header, twin.options)
+        if twin.options.get("timeout") is not None:
+            header.options["timeout"] = twin.options["timeout"]
         _last(body, twin.options)
         for errback in twin.options.get("link_error") or ():
             body.link_error(errback)

@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 
 from django_tasks.canvas.calls import Lineage, seal
 from django_tasks.message import Message
+from django_tasks.options import check_call
 from django_tasks.plan import NOTHING, Group, Place, Plan, joined
 
 Embed = Mapping[str, Any]
@@ -85,6 +86,8 @@ def message_of(node: Node, step: Step) -> Message:
 
 def fan(header: Members, step: Step) -> Plan:
     """Return what must be written for the members of a group to begin, and the rest when they have ended."""
+    # It may come from a message, which anybody can have written.
+    check_call({"timeout": header.options.get("timeout")})
     group_id: str = header.options["task_id"]
     root_id, following = step.comes_from.root_id or group_id, step.tail
     if not header.tasks:
@@ -104,5 +107,6 @@ def fan(header: Members, step: Step) -> Plan:
         place=None if following else header.place,
         root_id=root_id,
         parent_id=step.comes_from.parent_id,
+        timeout=header.options.get("timeout"),
     )
     return joined((Plan(groups=(record,)), *(member.begin(each) for member in header.tasks)))

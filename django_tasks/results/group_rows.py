@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import Error
 from django.db.models import Case, F, IntegerField, Value, When
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from django_tasks.exceptions import StoreUnavailable
 from django_tasks.models import GroupPart, TaskGroup
 from django_tasks.plan import Group, Part, Place
 from django_tasks.protocol import dump_plan, load_plan
-from django_tasks.results.groups import Ended, Groups, Progress, failure_from, failure_text
+from django_tasks.results.groups import Ended, Groups, Progress, absent, failure_from, failure_text, lateness
 from django_tasks.results.rows import as_bytes, as_text
 from django_tasks.transactions import explain, retrying
 
@@ -25,6 +26,13 @@ T = TypeVar("T")
 
 ROWS = 500
 """How many rows one statement names."""
+
+
+class _ServerTime(Now):
+    """The time of the server, the same whatever zone a session has."""
+
+    def as_mysql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **context)
 
 
 class GroupRows(Groups):
@@ -57,6 +65,8 @@ class GroupRows(Groups):
             root_id=group.root_id,
             parent_id=group.parent_id,
         )
+        if group.timeout is not None:
+            row.deadline = _ServerTime() + timedelta(seconds=group.timeout)
         if group.failure is not None:
             row.failed_id, row.failed_index = group.id, 0
             row.error, row.ended_at = failure_text(group.failure), timezone.now()
@@ -98,14 +108,35 @@ class GroupRows(Groups):
 
     def _end(self, group_id: str, failed: Part | None) -> Ended:
         row = TaskGroup.objects.using(self.database).get(group_id=group_id)
-        row.ended_at = timezone.now()
+        row.ended_at, row.deadline = timezone.now(), None
         if failed is not None and failed.failure is not None:
             row.failed_id, row.failed_index = failed.task_id, failed.place[1]
             row.error = failure_text(failed.failure)
-        row.save(using=self.database, update_fields=["ended_at", "failed_id", "failed_index", "error"])
+        row.save(using=self.database, update_fields=[*_ENDING])
         place = None if row.outer_id is None or row.outer_index is None else (row.outer_id, row.outer_index)
         group = Group(row.group_id, row.size, load_plan(row.then), place, None, row.root_id, row.parent_id)
         return Ended(group, failed)
+
+    def late(self, limit: int = 100) -> list[str]:
+        late = TaskGroup.objects.using(self.database).filter(deadline__lte=_ServerTime()).order_by("deadline")
+        ids = late.values_list("group_id", flat=True)[: max(0, limit)]
+        return self._run(lambda: list(ids), atomic=False)
+
+    def give_up(self, ids: Sequence[str]) -> list[Ended]:
+        return [ended for chunk in _chunks(ids) for ended in self._run(partial(self._give_up, chunk))]
+
+    def _give_up(self, ids: Sequence[str]) -> list[Ended]:
+        late = TaskGroup.objects.using(self.database).filter(group_id__in=ids, deadline__lte=_ServerTime())
+        locked = late.select_for_update().order_by("group_id")
+        return [self._end(*late) for late in map(self._lateness, list(locked.values_list("group_id", "size")))]
+
+    def _lateness(self, row: tuple[str, int]) -> tuple[str, Part]:
+        group_id, size = row
+        rows = GroupPart.objects.using(self.database).filter(group_id=group_id)
+        there = set(rows.values_list("index", flat=True))
+        missing = absent(there, size)
+        failure = lateness(missing, size - len(there), size)
+        return group_id, Part((group_id, missing[0]), group_id, failure=failure)
 
     def values(self, group_id: str) -> list[bytes] | None:
         known = self.progress([group_id]).get(group_id)
@@ -157,6 +188,7 @@ class GroupRows(Groups):
             raise StoreUnavailable(explain(self.database, error)) from error
 
 
+_ENDING = ("ended_at", "deadline", "failed_id", "failed_index", "error")
 _PROGRESS = ("group_id", "size", "done", "failed_id", "failed_index", "error", "ended_at")
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 
-from django_tasks.exceptions import DecodeError
-from django_tasks.failure import Failure
+from django_tasks.exceptions import ChordError, DecodeError
+from django_tasks.failure import Failure, capture
 from django_tasks.plan import Group, Part
 from django_tasks.reprs import storable_text
 
 GRACE = 30.0
 """Seconds after which what follows a group is taken not to have been sent by whoever was given the group."""
+
+MISSING = 20
+"""How many members a group names that had not ended in time."""
 
 _TEXT_LENGTH = 1 << 20
 
@@ -30,12 +34,17 @@ class Progress:
     failed: Part | None = None
     """The first member that failed."""
     ended_at: datetime | None = None
-    """When the last member ended, or the first one failed."""
+    """When the last member ended, or the first one failed, or its time was over."""
 
     @property
     def ready(self) -> bool:
         """Tell whether all members have ended."""
         return self.done >= self.size
+
+    @property
+    def over(self) -> bool:
+        """Tell whether nothing is waited for any more: all have ended, or the group as such has failed."""
+        return self.ready or (self.failed is not None and self.failed.task_id == self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +53,7 @@ class Ended:
 
     group: Group
     failed: Part | None = None
-    """The first member that failed, if any did."""
+    """The first member that failed, if any did. Where its task is the group itself, that has failed as such."""
     vouched: bool = True
     """Whether what is to follow was written by this site, as far as the store can tell."""
 
@@ -63,9 +72,9 @@ class Groups(ABC):
 
     @abstractmethod
     def open(self, groups: Sequence[Group]) -> None:
-        """Write groups down; one that is there already stays as it is.
+        """Write groups down; one that is there already stays as it is, but for its timeout if it has none yet.
 
-        One with a `failure` has ended, and gives nothing out.
+        One with a `failure` has ended, and gives nothing out. The time of one with a `timeout` runs from now on.
         """
 
     @abstractmethod
@@ -74,6 +83,15 @@ class Groups(ABC):
 
         What is recorded of a member stays; parts of a group that is not known are dropped.
         """
+
+    @abstractmethod
+    def late(self, limit: int = 100) -> list[str]:
+        """Return the ids of up to `limit` groups that have not ended and whose time is over."""
+
+    @abstractmethod
+    def give_up(self, ids: Sequence[str]) -> list[Ended]:
+        """End groups that were `late` with a failure that says which members are missing, and return those that end by
+        that. What is recorded of them later stays, and gives nothing out."""
 
     def fired(self, ids: Sequence[str]) -> None:  # noqa: B027  # nothing to do within a transaction
         """Say that what follows these groups has been sent."""
@@ -113,6 +131,22 @@ class Groups(ABC):
     def expire(self, before: datetime, limit: int = 100) -> int:
         """Remove up to `limit` groups that ended before a time, but for those that are yet to be fired; return how
         many."""
+
+
+def lateness(missing: Sequence[int], count: int, size: int) -> Failure:
+    """Return how a group fails whose time is over; `missing` are the numbers of the first of `count` members that have
+    not ended."""
+    *most, last = map(str, missing)
+    if count > len(missing):
+        most, last = [*most, last], f"{count - len(missing):,} more"
+    named = f"Members {', '.join(most)} and {last}" if most else f"Member {last}"
+    said = f"{named} of {size:,} had not ended when the time of their group was over; they are counted from 0."
+    return capture(ChordError(said if most else said.replace("their", "its").replace("they are", "it is")))
+
+
+def absent(numbers: Collection[int], size: int) -> list[int]:
+    """Return the first of a group's numbers that are not among these, as many as it names."""
+    return list(islice((number for number in range(size) if number not in numbers), MISSING))
 
 
 def failure_text(failure: Failure) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from django_tasks.message import Clock
 from django_tasks.plan import Group, Part
-from django_tasks.results.groups import GRACE, Ended, Groups, Progress
+from django_tasks.results.groups import GRACE, Ended, Groups, Progress, absent, lateness
 
 
 @dataclass(slots=True)
@@ -19,6 +19,7 @@ class _Record:
     failed: Part | None = None
     ended_at: datetime | None = None
     saved: str | None = None
+    deadline: float | None = None
 
 
 class MemoryGroups(Groups):
@@ -30,14 +31,17 @@ class MemoryGroups(Groups):
         self._records: dict[str, _Record] = {}
         self._unfired: dict[str, float] = {}
         """When groups were given out of which nobody has said that they were fired, the earliest first."""
+        self._limited: dict[str, float] = {}
+        """When the time is over of groups that have not ended."""
 
     def open(self, groups: Sequence[Group]) -> None:
         with self._lock:
             for group in groups:
-                if group.id in self._records:
-                    continue
-                record = self._records[group.id] = _Record(group)
-                if group.failure is not None:
+                known = group.id in self._records
+                record = self._records.setdefault(group.id, _Record(group))
+                if record.deadline is None and group.timeout is not None and record.ended_at is None:
+                    record.deadline = self._limited[group.id] = self.clock() + group.timeout
+                if group.failure is not None and not known:
                     record.failed = Part((group.id, 0), group.id, failure=group.failure)
                     record.ended_at = self._now()
 
@@ -61,8 +65,24 @@ class MemoryGroups(Groups):
 
     def _end(self, record: _Record) -> Ended:
         record.ended_at = self._now()
+        self._limited.pop(record.group.id, None)
         self._unfired[record.group.id] = self.clock()
         return Ended(record.group, record.failed)
+
+    def late(self, limit: int = 100) -> list[str]:
+        with self._lock:
+            now = self.clock()
+            return [each for each, deadline in self._limited.items() if deadline <= now][: max(0, limit)]
+
+    def give_up(self, ids: Sequence[str]) -> list[Ended]:
+        with self._lock:
+            return [self._give_up(self._records[each]) for each in ids if self._limited.pop(each, None) is not None]
+
+    def _give_up(self, record: _Record) -> Ended:
+        size, missing = record.group.size, absent(record.parts, record.group.size)
+        failure = lateness(missing, size - len(record.parts), size)
+        record.failed = Part((record.group.id, missing[0]), record.group.id, failure=failure)
+        return self._end(record)
 
     def fired(self, ids: Sequence[str]) -> None:
         with self._lock:
@@ -111,6 +131,7 @@ class MemoryGroups(Groups):
         with self._lock:
             for each in ids:
                 self._unfired.pop(each, None)
+                self._limited.pop(each, None)
             return sum(self._records.pop(each, None) is not None for each in ids)
 
     def expire(self, before: datetime, limit: int = 100) -> int:

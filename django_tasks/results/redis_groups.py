@@ -18,7 +18,7 @@ from django_tasks.plan import NOTHING, Group, Part, Place, Plan, place_from
 from django_tasks.protocol import dump_plan, load_plan
 from django_tasks.redis_servers import Redis
 from django_tasks.results.fields import microseconds, packed, to_bytes, unpacked
-from django_tasks.results.groups import GRACE, Ended, Groups, Progress, failure_from, failure_text
+from django_tasks.results.groups import GRACE, MISSING, Ended, Groups, Progress, failure_from, failure_text, lateness
 from django_tasks.results.lua import GROUPS
 from django_tasks.results.redis_places import IDS, Places, asking, chunks, itself, lives, pieces
 
@@ -58,6 +58,21 @@ class RedisGroups(Groups):
                     name, words = secrets.token_hex(8), _by_group(piece)
                     given = self._redis.run(GROUPS["record"], [base], [name, 0, *words], again=[name, 1, *words])
                     ended += map(_ended, given)
+        return ended
+
+    def late(self, limit: int = 100) -> list[str]:
+        found: list[str] = []
+        with asking():
+            for base in self._places.all():
+                if len(found) < limit:
+                    found += map(_name, self._run("late", base, [limit - len(found)]))
+        return found
+
+    def give_up(self, ids: Sequence[str]) -> list[Ended]:
+        ended: list[Ended] = []
+        with asking():
+            for base, chunk in self._chunks(ids):
+                ended += map(_ended, self._run("give_up", base, [MISSING, *map(to_bytes, chunk)]))
         return ended
 
     def fired(self, ids: Sequence[str]) -> None:
@@ -111,9 +126,9 @@ class RedisGroups(Groups):
         with asking():
             for base, chunk in self._chunks(ids):
                 found = self._run("progress", base, list(map(to_bytes, chunk)))
-                for group_id, (size, ended, index, failed, done) in zip(chunk, found, strict=True):
+                for group_id, (size, ended, *failed, done) in zip(chunk, found, strict=True):
                     if (number := _number(size)) is not None:
-                        first = _failed(group_id, index, failed)
+                        first = _failed(group_id, number, *failed)
                         known[group_id] = Progress(group_id, number, done, first, _moment(ended))
         return known
 
@@ -169,7 +184,8 @@ def _opening(group: Group) -> list[Any]:
     fields = _fields_of(group)
     if group.failure is not None:
         fields += (b"x", b"0", b"w", _packed(Part((group.id, 0), group.id, failure=group.failure)))
-    return [to_bytes(group.id), int(group.failure is not None), len(fields), *fields]
+    limit = b"" if group.timeout is None else b"%d" % (group.timeout * 1_000_000)
+    return [to_bytes(group.id), int(group.failure is not None), limit, len(fields), *fields]
 
 
 def _fields_of(group: Group) -> list[bytes]:
@@ -194,9 +210,9 @@ def _digest(group_id: str, said: Mapping[bytes, bytes], key: str | bytes) -> byt
 def _ended(given: tuple[bytes, _Said]) -> Ended:
     """Return a group that a script gave out. Of one that cannot be read nothing follows."""
     raw_id, values = given
-    group_id = _text(raw_id) or ""
+    group_id = _name(raw_id)
     said = {name: value for name, value in zip(_TOLD, values, strict=True) if value is not None}
-    mac, index, failed = said.pop(b"h", b""), said.pop(b"x", None), said.pop(b"w", None)
+    mac, size = said.get(b"h", b""), _number(said.get(b"n")) or 0
     keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
     vouched = any(compare_digest(_digest(group_id, said, key), mac) for key in keys)
     try:
@@ -206,11 +222,11 @@ def _ended(given: tuple[bytes, _Said]) -> Ended:
         _log.error("What follows a group cannot be read", extra={"group_id": group_id, "error": str(error)})
         then, place = _UNREADABLE
     root_id, parent_id = (_text(said.get(name)) for name in (b"r", b"p"))
-    group = Group(group_id, _number(said.get(b"n")) or 0, then, place, None, root_id, parent_id)
-    return Ended(group, _failed(group_id, index, failed), vouched)
+    group = Group(group_id, size, then, place, None, root_id, parent_id)
+    return Ended(group, _failed(group_id, size, *map(said.get, (b"x", b"w", b"m"))), vouched)
 
 
-_TOLD = (b"n", b"t", b"o", b"r", b"p", b"h", b"x", b"w")
+_TOLD = (b"n", b"t", b"o", b"r", b"p", b"h", b"x", b"w", b"m")
 """The names of the fields that scripts tell, in order."""
 _DIGITS = 17
 """As many as a number does not have that is kept here."""
@@ -222,6 +238,10 @@ def _place(raw: bytes | None) -> Place | None:
         return None
     outer, index = json.loads(raw)
     return place_from(outer, index)
+
+
+def _name(raw: bytes) -> str:
+    return _text(raw) or ""
 
 
 def _text(raw: bytes | None) -> str | None:
@@ -272,12 +292,15 @@ def _part(group_id: str, index: int, raw: bytes) -> Part | None:
     if b"i" not in said:
         return None
     failure = failure_from(said[b"f"]) if b"f" in said else None
-    return Part((group_id, index), _text(said[b"i"]) or "", said.get(b"v"), failure)
+    return Part((group_id, index), _name(said[b"i"]), said.get(b"v"), failure)
 
 
-def _failed(group_id: str, index: bytes | None, raw: bytes | None) -> Part | None:
-    """Return the first member that failed, if one did."""
+def _failed(group_id: str, size: int, index: bytes | None, raw: bytes | None, late: bytes | None) -> Part | None:
+    """Return the first member that failed, or the first that did not end in time; None if there is none."""
     if index is None:
         return None
     number = _number(index) or 0
+    if late is not None:
+        count, *missing = (_number(word) or 0 for word in late.split())
+        return Part((group_id, number), group_id, failure=lateness(missing or [number], count, size))
     return _part(group_id, number, raw or b"") or Part((group_id, number), group_id, failure=failure_from(b""))

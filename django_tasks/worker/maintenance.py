@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -19,28 +20,55 @@ _log = logging.getLogger("django_tasks.worker")
 
 BATCH = 1000
 INTERVAL = 60.0
+PRESSING = 5.0
+"""Seconds between two looks at what cannot wait so long."""
 
 
 class Maintenance(threading.Thread):
-    """Prunes expired results and old records in small batches, about once a minute.
+    """Prunes expired results and old records in small batches, about once a minute. What is pressing it does every few
+    seconds, for as long as there is anything.
 
     Every worker does it: what one has removed the next does not find, and the times are scattered.
     """
 
-    def __init__(self, store: ResultStore, chores: list[Callable[[], int]], *, interval: float = INTERVAL) -> None:
+    def __init__(
+        self,
+        store: ResultStore,
+        chores: list[Callable[[], int]],
+        pressing: Callable[[], int] = lambda: 0,
+        *,
+        interval: float = INTERVAL,
+    ) -> None:
         super().__init__(name="maintenance", daemon=True)
         self.store = store
         self.chores = chores
+        self.pressing = pressing
         self.interval = interval
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
-        while not self._stop_asked.wait(self.interval * RNG.uniform(0.5, 1.5)):
-            try:
-                self.sweep()
-            except (DjangoTasksError, DatabaseError) as error:
-                _log.warning("Maintenance failed; trying again later", extra={"error": str(error)})
+        due = time.monotonic() + _scattered(self.interval)
+        while not self._stop_asked.wait(_scattered(min(self.interval, PRESSING))):
+            self._attempt(self.press)
+            if time.monotonic() >= due:
+                self._attempt(self.sweep)
+                databases.close_all()
+                due = time.monotonic() + _scattered(self.interval)
+        databases.close_all()
+
+    def _attempt(self, work: Callable[[], int]) -> None:
+        try:
+            work()
+        except (DjangoTasksError, DatabaseError) as error:
+            _log.warning("Maintenance failed; trying again later", extra={"error": str(error)})
             databases.close_all()
+
+    def press(self) -> int:
+        """Do what is pressing until there is no more of it; return how much there was."""
+        done = 0
+        while not self._stop_asked.is_set() and (number := self.pressing()):
+            done += number
+        return done
 
     def sweep(self) -> int:
         """Remove all that is due; return how much."""
@@ -58,6 +86,10 @@ class Maintenance(threading.Thread):
         self._stop_asked.set()
         if self.is_alive():
             self.join(timeout=5.0)
+
+
+def _scattered(seconds: float) -> float:
+    return seconds * RNG.uniform(0.5, 1.5)
 
 
 def older_than(chore: Callable[..., int], age: timedelta | None) -> Callable[[], int]:

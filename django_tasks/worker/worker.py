@@ -114,7 +114,7 @@ class Worker:
         self.keeper = (
             None if pool.features.survives else Keeper(broker, lease=options.lease, interval=options.heartbeat)
         )
-        self.maintenance = Maintenance(store, self._chores())
+        self.maintenance = Maintenance(store, self._chores(), lambda: sweep(store))
         self.relay = Relay(relayed(), lease=options.lease, consumer=options.name)
         self._unsettled: list[Done] = []
         self._lost: list[Delivery] = []
@@ -360,7 +360,6 @@ class Worker:
             older_than(self.crashes.expire, settings.revocations_kept),
             self.presence.prune,
             older_than(groups_of(self.store.alias).expire, self.store.expires),
-            lambda: sweep(self.store),
         ]
 
     # Leaving

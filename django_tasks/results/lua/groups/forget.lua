@@ -6,5 +6,6 @@ for _, id in ipairs(ARGV) do
   redis.call('UNLINK', parts_of(id))
   redis.call('ZREM', UNFIRED, id)
   redis.call('ZREM', ENDED, id)
+  redis.call('ZREM', LIMITED, id)
 end
 return known
