@@ -34,7 +34,7 @@ for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
     for i = 1, #found, 2 do
       redis.call('ZADD', key, found[i + 1] - by, found[i])
     end
-  elseif name == 'unfired' then
+  elseif name == 'unfired' or name == 'limited' then
     local found = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
     for i = 1, #found, 2 do
       redis.call('ZADD', key, found[i + 1] - by * 1000, found[i])

@@ -109,7 +109,7 @@ def _dropped_message(message: Message, failure: Failure) -> Plan:
 def chord_failure(part: Part) -> Failure:
     """Return how the body of a chord fails for the failure of a member, or of the group as such."""
     if part.failure is not None and part.task_id == part.place[0]:
-        return part.failure
+        return capture(rebuild(part.failure))
     cause = part.failure or Failure("TaskError", "django_tasks.exceptions", "it ended without a value")
     error = ChordError(f"Dependency {part.task_id} raised {cause.type}({cause.message!r})")
     error.__cause__ = rebuild(cause)

@@ -65,7 +65,7 @@ class GroupRows(Groups):
             root_id=group.root_id,
             parent_id=group.parent_id,
         )
-        if group.timeout is not None:
+        if group.failure is None and group.timeout is not None:
             row.deadline = _ServerTime() + timedelta(seconds=group.timeout)
         if group.failure is not None:
             row.failed_id, row.failed_index = group.id, 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 
@@ -141,7 +141,8 @@ def lateness(missing: Sequence[int], count: int, size: int) -> Failure:
         most, last = [*most, last], f"{count - len(missing):,} more"
     named = f"Members {', '.join(most)} and {last}" if most else f"Member {last}"
     said = f"{named} of {size:,} had not ended when the time of their group was over; they are counted from 0."
-    return capture(ChordError(said if most else said.replace("their", "its").replace("they are", "it is")))
+    error = ChordError(said if most else said.replace("their", "its").replace("they are", "it is"))
+    return replace(capture(error), traceback="")
 
 
 def absent(numbers: Collection[int], size: int) -> list[int]:

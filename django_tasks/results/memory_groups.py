@@ -19,7 +19,6 @@ class _Record:
     failed: Part | None = None
     ended_at: datetime | None = None
     saved: str | None = None
-    deadline: float | None = None
 
 
 class MemoryGroups(Groups):
@@ -39,11 +38,11 @@ class MemoryGroups(Groups):
             for group in groups:
                 known = group.id in self._records
                 record = self._records.setdefault(group.id, _Record(group))
-                if record.deadline is None and group.timeout is not None and record.ended_at is None:
-                    record.deadline = self._limited[group.id] = self.clock() + group.timeout
                 if group.failure is not None and not known:
                     record.failed = Part((group.id, 0), group.id, failure=group.failure)
                     record.ended_at = self._now()
+                if group.timeout is not None and record.ended_at is None:
+                    self._limited.setdefault(group.id, self.clock() + group.timeout)
 
     def record(self, parts: Sequence[Part]) -> list[Ended]:
         ended: list[Ended] = []
@@ -71,12 +70,16 @@ class MemoryGroups(Groups):
 
     def late(self, limit: int = 100) -> list[str]:
         with self._lock:
-            now = self.clock()
-            return [each for each, deadline in self._limited.items() if deadline <= now][: max(0, limit)]
+            return self._late()[: max(0, limit)]
+
+    def _late(self) -> list[str]:
+        now = self.clock()
+        return [each for each, deadline in self._limited.items() if deadline <= now]
 
     def give_up(self, ids: Sequence[str]) -> list[Ended]:
         with self._lock:
-            return [self._give_up(self._records[each]) for each in ids if self._limited.pop(each, None) is not None]
+            late = set(self._late())
+            return [self._give_up(self._records[each]) for each in dict.fromkeys(ids) if each in late]
 
     def _give_up(self, record: _Record) -> Ended:
         size, missing = record.group.size, absent(record.parts, record.group.size)

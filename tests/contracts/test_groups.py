@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+from django.db.models import F
 
+from django_tasks.models import TaskGroup
 from django_tasks.redis_servers import Redis
 from django_tasks.results.group_rows import GroupRows
 from django_tasks.results.groups import Groups
@@ -40,6 +42,10 @@ class TestRows(GroupContract):
     def groups(self, alias: str) -> Groups:
         return GroupRows(alias)
 
+    def elapse(self, groups: Groups, seconds: float) -> None:
+        rows = TaskGroup.objects.using(groups.database).exclude(deadline=None)
+        rows.update(deadline=F("deadline") - timedelta(seconds=seconds))
+
 
 class TestRedis(GroupContract):
     rounds = 20
@@ -59,4 +65,5 @@ class TestRedis(GroupContract):
 class TestRedisCluster(TestRedis):
     """The same server, with its keys divided as in a cluster."""
 
+    rounds = 5
     clustered = True

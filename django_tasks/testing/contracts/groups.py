@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import ClassVar
@@ -40,8 +41,14 @@ BODY = Message(
 )
 
 
-def group(size: int, *, then: Plan = NOTHING, place: tuple[str, int] | None = None) -> Group:
-    return Group(new_group_id(), size, then, place, None, "root", "parent")
+LIMIT = 60.0
+"""Seconds of the time of groups in the suite."""
+
+
+def group(
+    size: int, *, then: Plan = NOTHING, place: tuple[str, int] | None = None, timeout: float | None = None
+) -> Group:
+    return Group(new_group_id(), size, then, place, None, "root", "parent", timeout)
 
 
 def part(group: Group, index: int, value: bytes = b"1", failure: Failure | None = None) -> Part:
@@ -71,7 +78,7 @@ class GroupContract:
         raise NotImplementedError("Override `elapse`.")
 
     def test_the_last_member_gives_out_the_group_with_what_follows(self, groups: Groups) -> None:
-        inner = group(2, place=("outer", 3))
+        inner = group(2, place=("outer", 3), timeout=LIMIT)
         first = group(3, then=Plan((BODY,), (inner,)), place=("around", 1))
         groups.open([first, group(1)])
         assert groups.record(parts(first, [2])) == []
@@ -170,6 +177,102 @@ class GroupContract:
         groups.fired([bad.id])
         self.elapse(groups, GRACE + 1)
         assert groups.unfired() == []
+
+    def test_a_group_whose_time_is_over_ends_with_the_members_that_are_missing(self, groups: Groups) -> None:
+        one, longer, endless = group(4, place=("outer", 3), timeout=LIMIT), group(1, timeout=10 * LIMIT), group(1)
+        groups.open([one, longer, endless])
+        groups.record([part(one, 0), part(one, 2)])
+        assert groups.late() == []
+        assert groups.give_up([one.id, longer.id, endless.id, "unknown"]) == [], "its time is not over"
+        self.elapse(groups, LIMIT + 1)
+        assert groups.late(0) == []
+        assert groups.late() == [one.id]
+        [ended] = groups.give_up([one.id, longer.id, endless.id, "unknown"])
+        assert groups.late() == groups.give_up([one.id]) == []
+        assert (ended.group.id, ended.group.place) == (one.id, ("outer", 3))
+        assert ended.failed is not None
+        assert (ended.failed.place, ended.failed.task_id) == ((one.id, 1), one.id)
+        assert ended.failed.failure is not None
+        assert ended.failed.failure.type == "ChordError"
+        assert ended.failed.failure.message.startswith("Members 1 and 3 of 4 had not ended")
+        known = groups.progress([one.id])[one.id]
+        assert (known.done, known.ready, known.over) == (2, False, True)
+        assert known.ended_at is not None
+        assert known.failed == ended.failed
+
+    def test_members_that_end_when_the_time_is_over_are_recorded_and_give_nothing_out(self, groups: Groups) -> None:
+        one = group(2, timeout=LIMIT)
+        groups.open([one])
+        self.elapse(groups, LIMIT + 1)
+        assert names(groups.give_up(groups.late())) == [one.id]
+        groups.fired([one.id])
+        assert groups.record([part(one, 0, failure=BROKEN)]) == groups.record([part(one, 1)]) == []
+        assert [each.failure for each in groups.parts(one.id)] == [BROKEN, None]
+        known = groups.progress([one.id])[one.id]
+        assert (known.done, known.over) == (2, True)
+        assert known.failed is not None
+        assert known.failed.task_id == one.id, "it has failed once"
+        assert groups.values(one.id) is None
+        self.elapse(groups, LIMIT + GRACE)
+        assert (groups.late(), groups.unfired()) == ([], [])
+        assert groups.forget([one.id]) == 1
+
+    def test_what_has_ended_or_is_forgotten_is_not_late(self, groups: Groups) -> None:
+        good, bad, gone = (group(2, timeout=LIMIT) for _ in range(3))
+        never = Group(new_group_id(), 2, failure=BROKEN, timeout=LIMIT)
+        groups.open([good, bad, gone, never])
+        assert len(groups.record([*parts(good), part(bad, 1, failure=BROKEN)])) == 2
+        groups.forget([gone.id])
+        groups.fired([good.id, bad.id])
+        self.elapse(groups, LIMIT + 1)
+        assert groups.late() == []
+        assert groups.give_up([good.id, bad.id, gone.id, never.id]) == []
+        assert groups.values(good.id) == [b"0", b"1"]
+
+    def test_the_time_of_a_group_that_is_opened_again_goes_on(self, groups: Groups) -> None:
+        one = group(2, timeout=LIMIT)
+        groups.open([one])
+        self.elapse(groups, LIMIT / 2)
+        groups.open([one])
+        self.elapse(groups, LIMIT / 2 + 1)
+        assert groups.late() == [one.id]
+
+    def test_the_time_of_a_group_may_be_told_later(self, groups: Groups) -> None:
+        if groups.database is not None:
+            pytest.skip("It is opened within the transaction that may be undone.")
+        one = group(2, timeout=LIMIT)
+        groups.open([replace(one, timeout=None)])
+        self.elapse(groups, LIMIT)
+        groups.open([one])
+        assert groups.late() == []
+        self.elapse(groups, LIMIT + 1)
+        assert groups.late() == [one.id]
+
+    def test_of_many_missing_members_the_first_are_named(self, groups: Groups) -> None:
+        several = [group(size, timeout=LIMIT) for size in (1, 1_500)]
+        groups.open(several)
+        groups.record(parts(several[1], range(1, 1_100)))
+        self.elapse(groups, LIMIT + 1)
+        ended = {each.group.id: each.failed for each in groups.give_up(groups.late())}
+        said = [each.failure.message for one in several if (each := ended[one.id]) is not None and each.failure]
+        first, many = said
+        assert first.startswith("Member 0 of 1 had not ended")
+        named = ", ".join(map(str, [0, *range(1_100, 1_119)]))
+        assert many.startswith(f"Members {named} and 381 more of 1,500 had not ended")
+
+    def test_a_group_ends_once_also_if_its_last_member_ends_when_its_time_is_over(self, groups: Groups) -> None:
+        for _ in range(self.rounds):
+            one = group(2, timeout=LIMIT)
+            groups.open([one])
+            groups.record([part(one, 0)])
+            self.elapse(groups, LIMIT + 1)
+            given = together(
+                partial(groups.record, [part(one, 1)]),
+                partial(groups.give_up, [one.id]),
+                partial(groups.give_up, [one.id]),
+            )
+            [ended] = (each for several in given for each in several)
+            assert (groups.values(one.id) is None) == (ended.failed is not None)
 
     def test_a_saved_text_is_kept(self, groups: Groups) -> None:
         one, unknown = group(2), group(3)
