@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from django.db.models import F
 
-from django_tasks.models import TaskGroup
 from django_tasks.redis_servers import Redis
 from django_tasks.results.group_rows import GroupRows
 from django_tasks.results.groups import Groups
@@ -16,7 +14,7 @@ from django_tasks.results.memory_groups import MemoryGroups
 from django_tasks.results.redis_groups import RedisGroups
 from django_tasks.results.redis_places import Places
 from django_tasks.testing.contracts.groups import GroupContract
-from tests import redises
+from tests import redises, waits
 from tests.clocks import TurnedClock
 from tests.settings import REDIS_URL
 from tests.vendors import each_vendor
@@ -27,11 +25,10 @@ class TestMemory(GroupContract):
 
     @pytest.fixture
     def groups(self) -> Groups:
-        self.clock = TurnedClock()
-        return MemoryGroups(self.clock)
+        return MemoryGroups(TurnedClock())
 
     def elapse(self, groups: Groups, seconds: float) -> None:
-        self.clock.turn(seconds)
+        waits.elapse(groups, seconds)
 
 
 @each_vendor(transaction=True)
@@ -43,8 +40,7 @@ class TestRows(GroupContract):
         return GroupRows(alias)
 
     def elapse(self, groups: Groups, seconds: float) -> None:
-        rows = TaskGroup.objects.using(groups.database).exclude(deadline=None)
-        rows.update(deadline=F("deadline") - timedelta(seconds=seconds))
+        waits.elapse(groups, seconds)
 
 
 class TestRedis(GroupContract):
@@ -59,7 +55,7 @@ class TestRedis(GroupContract):
             redis.close()
 
     def elapse(self, groups: Groups, seconds: float) -> None:
-        redises.elapse(self.prefix, seconds)
+        waits.elapse(groups, seconds, self.prefix)
 
 
 class TestRedisCluster(TestRedis):

@@ -12,8 +12,10 @@ from django_tasks import GroupResult, bulk, chain, chord, group, states
 from django_tasks.canvas.signature import Signature
 from django_tasks.connections import brokers, groups_of
 from django_tasks.exceptions import ChordError
+from django_tasks.worker import maintenance
+from tests import waits
 from tests.canvas_tasks import add, become, fail, ids, mul, note, on_error, on_error_id, same, told, tsum
-from tests.integration.stage import FAULTY, burst, stage
+from tests.integration.stage import FAULTY, Meanwhile, build, burst, hold, stage, until
 from tests.rabbit import Rabbit
 from tests.settings import REDIS_PREFIX, REDIS_URL
 
@@ -119,6 +121,38 @@ def test_a_group_is_found_again_by_its_id():
     known = found.progress()
     assert known is not None
     assert (known.done, known.size, known.failed) == (3, 3, None)
+
+
+def test_a_group_whose_time_is_over_fails_all_that_waits_and_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(maintenance, "PRESSING", 0.05)
+    whole = chord([add.s(1, 1), hold.s(), chain(add.s(1, 1), same.s())], note.s() | same.s(), timeout=3600)
+    whole.link_error(on_error_id.s())
+    result = whole.apply_async()
+    header = result.parent.parent
+    worker = build()
+
+    def story() -> None:
+        until(lambda: header.progress().done == 2)
+        assert not header.ready()
+        waits.elapse(groups_of(), 3601)
+        until(lambda: told == [result.parent.id])
+        assert header.ready()
+        with pytest.raises(ChordError, match="^Member 1 of 3 had not ended when"):
+            header.get(0.1, disable_sync_subtasks=False)
+        values = header.get(0.1, propagate=False, disable_sync_subtasks=False)
+        assert (values[0], type(values[1]), values[2]) == (2, ChordError, 2)
+        stage.gate.set()
+        until(lambda: header.progress().done == 3)
+        worker.stop()
+
+    Meanwhile(worker, story)
+    burst()
+    assert stage.ended == [header[1].id]
+    assert told == [result.parent.id], "the body never ran, and its errback did once"
+    assert header.get(0.1) == [2, 1, 2]
+    for handle in (result, result.parent):
+        with pytest.raises(ChordError, match="^Member 1 of 3 had not ended when"):
+            handle.get(0.1)
 
 
 def test_a_revoked_and_an_expired_member_fail_the_body():

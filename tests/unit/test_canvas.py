@@ -13,6 +13,7 @@ from django_tasks.endings import revoked
 from django_tasks.exceptions import ChordError
 from django_tasks.execution import execute
 from django_tasks.message import Delivery, Message, new_id
+from django_tasks.protocol import dump_plan, load_plan
 from django_tasks.sequel import following
 from django_tasks.serializers import encode_body
 from tests.calls import HERE, deliver
@@ -208,6 +209,62 @@ def test_a_replacement_inherits_callbacks_and_errbacks():
     assert told == [[2], failed.id]
 
 
+# How long a group waits
+
+
+@pytest.mark.parametrize(
+    ("make", "limits"),
+    [
+        (lambda: group(add.s(1, 1), timeout=5), [5]),
+        (lambda: group(add.s(1, 1)).set(timeout=5), [5]),
+        (lambda: chord([add.s(1, 1)], tsum.s(), timeout=0.5), [0.5]),
+        (lambda: chord(group(add.s(1, 1), timeout=5), tsum.s()), [5]),
+        (lambda: chord(group(add.s(1, 1), timeout=5), tsum.s(), timeout=7), [7]),
+        (lambda: group(add.s(1, 1), timeout=5) | tsum.s() | same.s(), [5]),
+        (lambda: chord([chord([add.s(1, 1)], tsum.s(), timeout=5), add.s(1, 1)], tsum.s(), timeout=7), [7, 5]),
+        (lambda: chord([add.s(1, 1)], chord([same.s()], tsum.s(), timeout=5)), [None]),
+        (lambda: group(add.s(1, 1)), [None]),
+        (lambda: group(add.s(1, 1), timeout=None), [None]),
+    ],
+)
+def test_a_timeout_is_that_of_the_group_and_of_nothing_in_it(make: Callable[[], Signature], limits: list[float]):
+    for node in (make(), signature(make().to_dict())):
+        plan = node.frozen().plan()
+        assert [each.timeout for each in plan.groups] == limits
+        assert all(message.time_limit is None for message in plan.messages)
+
+
+def test_a_timeout_travels_with_a_group_that_comes_later():
+    node = chain(add.s(1, 1), group(same.s(), same.s()).set(timeout=5), chord([same.s()], tsum.s(), timeout=7))
+    [message] = node.frozen().plan().messages
+    outcome = execute(Delivery(message, "r"), HERE)
+    [first] = outcome.plan.groups
+    assert first.timeout == 5
+    assert [each.timeout for each in load_plan(dump_plan(first.then)).groups] == [7]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: add.s(1, 1).set(timeout=5),
+        lambda: chain(add.s(1, 1), add.s(1)).set(timeout=5),
+        lambda: chain(group(add.s(1, 1), timeout=5).tasks[0], add.s(1), timeout=5),
+        lambda: group(group(add.s(1, 1), timeout=5), add.s(1, 1)),
+        lambda: group(add.s(1, 1), timeout="5"),
+    ],
+)
+def test_a_timeout_where_no_group_can_have_it_is_refused(make: Callable[[], Signature]):
+    with pytest.raises(TypeError, match="timeout"):
+        make().apply_async()
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 1e15])
+def test_a_timeout_that_is_no_time_is_refused(seconds: float):
+    for node in (group(add.s(1, 1), timeout=seconds), chord([add.s(1, 1)], tsum.s()).set(timeout=seconds)):
+        with pytest.raises(ValueError, match="timeout is a number of seconds above 0"):
+            node.apply_async()
+
+
 # What anybody may have written
 
 
@@ -231,6 +288,17 @@ def test_whatever_a_message_says_of_what_follows_its_task_runs(call: Task[..., A
     assert outcome.state == ("SUCCESS" if call is add else "FAILURE")
     assert following(message, outcome).parts == ()
     assert following(message, revoked(Delivery(message, "r"))).messages == ()
+
+
+def test_a_timeout_in_a_message_that_is_none_begins_nothing():
+    form = group(add.s(1, 1)).frozen().to_dict()
+    form["options"]["timeout"] = "soon"
+    outcome = execute(deliver(same, body=encode_body((1,), {}, {"chain": [form]})), HERE)
+    assert outcome.state == "SUCCESS"
+    assert outcome.plan.messages == ()
+    [closed] = outcome.plan.groups
+    assert closed.failure is not None
+    assert closed.failure.message == "timeout is a number of seconds above 0, not 'soon'."
 
 
 @pytest.mark.parametrize("embed", [{"gather": 5}, {"gather": {"a": []}}, {"failed": 5}, {"failed": {"message": []}}])

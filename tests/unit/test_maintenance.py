@@ -99,6 +99,35 @@ def test_a_server_that_does_not_answer_is_told_of_and_asked_again(
     assert (record.getMessage(), record.__dict__["error"]) == ("Maintenance failed; trying again later", "no answer")
 
 
+def test_what_is_pressing_is_done_until_there_is_no_more_of_it() -> None:
+    left = [2, 3]
+    keeper = Maintenance(Counting(None), [], lambda: left.pop() if left else 0)
+    assert keeper.press() == 5
+    assert keeper.press() == 0
+    left.append(1)
+    keeper.stop()
+    assert keeper.press() == 0, "one that is told to end begins no more"
+
+
+def test_what_is_pressing_is_not_kept_from_being_done_by_what_fails() -> None:
+    pressed, swept = threading.Semaphore(0), threading.Semaphore(0)
+
+    def press() -> int:
+        pressed.release()
+        raise StoreUnavailable("no answer")
+
+    def chore() -> int:
+        swept.release()
+        raise StoreUnavailable("no answer")
+
+    keeper = Maintenance(Counting(None), [chore], press, interval=0.001)
+    keeper.start()
+    for _ in range(3):
+        assert pressed.acquire(timeout=30)
+        assert swept.acquire(timeout=30)
+    keeper.stop()
+
+
 def test_one_that_waits_ends_at_once_when_told() -> None:
     keeper = Maintenance(Counting(), [], interval=3600)
     keeper.start()

@@ -18,6 +18,7 @@ from django_tasks.exceptions import BrokerFull, BrokerUnavailable, Configuration
 from django_tasks.message import Message, new_id
 from django_tasks.plan import NOTHING, Plan
 from django_tasks.publisher import publish
+from tests import waits
 from tests.calls import declare
 from tests.canvas_tasks import add, tsum
 from tests.vendors import each_vendor
@@ -83,6 +84,23 @@ def test_nothing_is_left_of_a_group_that_no_broker_took(configure: Configure) ->
         with pytest.raises(PublishError, match="no room"):
             send()
         assert groups_of().progress([group_id]) == {}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_time_of_a_group_elsewhere_runs_once_the_transaction_is_committed(configure: Configure, kept: bool) -> None:
+    entry = {"default": {"BACKEND": "memory"}}
+    configure(BROKERS=entry, RESULTS=entry)
+    with contextlib.suppress(Undo), transaction.atomic():
+        sent = chord([add.s(1, 1)], tsum.s(), timeout=60).apply_async()
+        waits.elapse(groups_of(), 61)
+        assert groups_of().late() == []
+        if not kept:
+            raise Undo
+    waits.elapse(groups_of(), 59)
+    assert groups_of().late() == []
+    waits.elapse(groups_of(), 2)
+    assert groups_of().late() == ([sent.parent.id] if kept else [])
 
 
 # In the caller's transaction
