@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,14 +14,20 @@ from django_tasks.canvas.abandonment import abandoned
 from django_tasks.canvas.calls import place_of
 from django_tasks.canvas.completion import Completion, complete, take
 from django_tasks.connections import brokers, groups_of, has_outbox, home
+from django_tasks.exceptions import BrokerFull, BrokerUnavailable, DjangoTasksError, StoreUnavailable
 from django_tasks.failure import Failure
 from django_tasks.message import Message
 from django_tasks.plan import NOTHING, Outcome, Plan, Result, joined, member_end
 from django_tasks.publisher import publish
 from django_tasks.results.base import ResultStore
-from django_tasks.results.groups import Groups
+from django_tasks.results.groups import Ended, Groups
 from django_tasks.routing import broker_for
 from django_tasks.transactions import retrying
+
+_log = logging.getLogger("django_tasks.worker")
+
+PASSING = (BrokerUnavailable, BrokerFull, StoreUnavailable)
+"""No message is to blame: the server takes it later."""
 
 NO_VALUE = Failure("TaskError", "django_tasks.exceptions", "it asked that its end be ignored, so that it has no value")
 
@@ -72,21 +79,34 @@ def sweep(store: ResultStore) -> int:
     """Send what follows groups that have ended without that, and end those whose time is over; return how many there
     were."""
     groups = groups_of(store.alias)
-    late = groups.late()
-    if groups.database is None:
-        return _sweep(store, groups, late)
-    return retrying(groups.database, lambda: _sweep(store, groups, late)) if late else 0
+    unfired: list[Callable[[], list[Ended]]] = [partial(list, (each,)) for each in groups.unfired()]
+    late = [partial(groups.give_up, (each,)) for each in groups.late()]
+    return sum(_sweep(store, groups, each) for each in (*unfired, *late))
 
 
-def _sweep(store: ResultStore, groups: Groups, late: Sequence[str]) -> int:
-    done = Completion()
-    take(groups, done, [*groups.unfired(), *(groups.give_up(late) if late else ())])
-    if done.fired:
-        # Whoever was to send it may have come as far as that, and not to say so.
-        known = store.get([message.id for message in done.messages])
-        done.messages = [each for each in done.messages if each.id not in known or not known[each.id].final]
-        _fire(store, groups, done)
-    return len(done.fired)
+def _sweep(store: ResultStore, groups: Groups, end: Callable[[], list[Ended]]) -> int:
+    """Do what follows one group; what cannot be sent holds up no other."""
+
+    def follow() -> int:
+        done = Completion()
+        take(groups, done, end())
+        if done.messages and groups.database is None:
+            # Whoever was to send it may have come as far as that, and not to say so.
+            known = store.get([message.id for message in done.messages])
+            done.messages = [each for each in done.messages if each.id not in known or not known[each.id].final]
+        if done.fired:
+            _fire(store, groups, done)
+        return len(done.fired)
+
+    try:
+        return follow() if groups.database is None else retrying(groups.database, follow)
+    except PASSING:
+        raise
+    except DjangoTasksError as error:
+        _log.error(
+            "What follows a group could not be sent; trying again later", extra={"error": str(error)}
+        )
+        return 0
 
 
 def _fire(store: ResultStore, groups: Groups, done: Completion) -> None:

@@ -15,13 +15,13 @@ from django_tasks.backends.base import Broker
 from django_tasks.connections import groups_of, home, relayed
 from django_tasks.control.ledger import RevocationLedger
 from django_tasks.endings import handed_back
-from django_tasks.exceptions import BrokerFull, BrokerUnavailable, DjangoTasksError, StoreUnavailable
+from django_tasks.exceptions import BrokerUnavailable, DjangoTasksError
 from django_tasks.failure import capture
 from django_tasks.message import Delivery
 from django_tasks.plan import Outcome
 from django_tasks.pools.base import Pool
 from django_tasks.results.base import ResultStore
-from django_tasks.sequel import sweep
+from django_tasks.sequel import PASSING, sweep
 from django_tasks.settlement import Done, Settlement
 from django_tasks.version import VERSION
 from django_tasks.worker.backoff import Backoff
@@ -43,7 +43,6 @@ _log = logging.getLogger("django_tasks.worker")
 
 POLL = 5.0
 """Seconds between looks at an idle broker that has said nothing."""
-PASSING = (BrokerUnavailable, BrokerFull, StoreUnavailable)  # no task is to blame: the server takes it later
 STUCK = 1.0
 """Seconds after which what waits behind running tasks goes back for other workers to take."""
 

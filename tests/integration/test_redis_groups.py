@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import redis
 from django.test import override_settings
 
 from django_tasks import bulk, chord, group, states
+from django_tasks.backends.memory import MemoryBroker
 from django_tasks.canvas.completion import complete
 from django_tasks.connections import brokers, groups_of, results
+from django_tasks.exceptions import Unroutable
 from django_tasks.execution import Site, execute
-from django_tasks.message import Delivery, new_group_id
+from django_tasks.message import Delivery, Message, new_group_id
 from django_tasks.plan import Group, Part, Plan
 from django_tasks.results.groups import GRACE, Groups
 from django_tasks.results.redis_groups import RedisGroups
@@ -26,7 +28,7 @@ from django_tasks.sequel import following, sweep
 from django_tasks.settlement import Settlement
 from tests import redises
 from tests.canvas_tasks import add, same, tsum
-from tests.integration.stage import burst
+from tests.integration.stage import build, burst
 from tests.wires import cut_everywhere, wire_to
 from tools.servers import PrivateRedis
 
@@ -253,13 +255,47 @@ def test_a_worker_that_dies_once_the_last_member_is_recorded_leaves_the_body_to_
         brokers["default"].publish(done.messages)
         burst()
         assert whole.get(0.1) == 6
-    assert sweep(results["default"]) == 0, "whoever has recorded it is at it"
+    worker = build()
+    assert worker.maintenance.press() == 0, "whoever has recorded it is at it"
     pass_time(redis_server)
-    assert sweep(results["default"]) == 1
-    assert sweep(results["default"]) == 0
-    worker = burst()
-    assert worker.processed == (0 if sent else 1)
+    assert worker.maintenance.press() == 1
+    assert burst().processed == (0 if sent else 1)
     assert whole.get(0.1) == 6
-    assert whole.state == states.SUCCESS
     pass_time(redis_server)
-    assert sweep(results["default"]) == 0
+    assert worker.maintenance.press() == 0
+
+
+class Unroutables(MemoryBroker):
+    """Has no queue for one task."""
+
+    refused: ClassVar[str] = ""
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        if any(message.id == self.refused for message in messages):
+            raise Unroutable("no queue for it", [self.refused])
+        super().publish(messages)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_body_that_no_queue_takes_holds_up_no_other(redis_server, on_redis, monkeypatch, caplog):
+    broker = {"BACKEND": f"{__name__}.Unroutables"}
+    with override_settings(DJANGO_TASKS={**redises.settings_of(redis_server), "BROKERS": {"default": broker}}):
+        sent = [chord([add.s(1, 1)], tsum.s()).apply_async() for _ in range(3)]
+        monkeypatch.setattr(Unroutables, "refused", sent[1].id)
+        held = brokers["default"].fetch(["default"], 10, lease=30, consumer="w")
+        complete(groups_of(), [part for delivery in held for part in run_member(delivery).parts])
+        brokers["default"].ack(held)
+        pass_time(redis_server)
+        assert sweep(results["default"]) == 2
+        burst()
+        assert [handle.state for handle in sent] == [states.SUCCESS, states.PENDING, states.SUCCESS]
+        assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+            "What follows a group could not be sent; trying again later"
+        ]
+        monkeypatch.setattr(Unroutables, "refused", "")
+        pass_time(redis_server)
+        assert sweep(results["default"]) == 1
+        burst()
+        assert sent[1].get(0.1) == 2
+        brokers.close()
+        results.close()
