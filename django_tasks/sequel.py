@@ -80,8 +80,8 @@ def sweep(store: ResultStore) -> int:
     were."""
     groups = groups_of(store.alias)
     unfired: list[Callable[[], list[Ended]]] = [partial(list, (each,)) for each in groups.unfired()]
-    late = [partial(groups.give_up, (each,)) for each in groups.late()]
-    return sum(_sweep(store, groups, each) for each in (*unfired, *late))
+    late: list[Callable[[], list[Ended]]] = [partial(groups.give_up, (each,)) for each in groups.late()]
+    return sum(_sweep(store, groups, each) for each in unfired + late)
 
 
 def _sweep(store: ResultStore, groups: Groups, end: Callable[[], list[Ended]]) -> int:
@@ -103,9 +103,7 @@ def _sweep(store: ResultStore, groups: Groups, end: Callable[[], list[Ended]]) -
     except PASSING:
         raise
     except DjangoTasksError as error:
-        _log.error(
-            "What follows a group could not be sent; trying again later", extra={"error": str(error)}
-        )
+        _log.error("What follows a group could not be sent; trying again later", extra={"error": str(error)})
         return 0
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-from django_tasks import conf
+from django_tasks import conf, states
 from django_tasks.canvas.abandonment import chord_failure, dropped
 from django_tasks.canvas.values import listed
-from django_tasks.exceptions import DecryptionError, SerializationError
+from django_tasks.exceptions import DecryptionError, SerializationError, SignatureError
 from django_tasks.failure import capture
 from django_tasks.message import Message
-from django_tasks.plan import NOTHING, Part, Place, Plan, Result, member_end
+from django_tasks.plan import Group, Part, Place, Plan, Result, member_end
 from django_tasks.results.groups import Ended, Groups
 from django_tasks.serializers import LIMITS
 
@@ -55,15 +56,30 @@ def _following(groups: Groups, ended: Ended) -> Plan:
     """Return what follows a group that has ended."""
     group, failed = ended.group, ended.failed
     if not ended.vouched and conf.get().require_signature:
-        # It would be signed when it is sent.
-        _log.error("What follows a group was not written by this site; it is dropped", extra={"group_id": group.id})
-        return NOTHING
+        return _refused(group)
     if failed is not None:
         end = member_end(group.place, failed.task_id, failure=failed.failure)
         return dropped(group.then, chord_failure(failed)) + end
     if group.place is None:
         return group.then
     return group.then + Plan(parts=(_gathered(groups, group.id, group.place),))
+
+
+def _refused(group: Group) -> Plan:
+    """Return the end of what is to follow a group as nobody of this site has said, and which sending would sign.
+
+    Nothing that stands there is sent, errbacks neither.
+    """
+    _log.error("What follows a group was not written by this site; it fails", extra={"group_id": group.id})
+    failure = capture(
+        SignatureError(
+            "the group that it was to follow was changed where it is kept, or written with a key that is neither "
+            "SECRET_KEY nor among SECRET_KEY_FALLBACKS"
+        )
+    )
+    now = datetime.now(UTC)
+    results = (Result.of(each, states.FAILURE, failure=failure, ended_at=now) for each in group.then.messages)
+    return Plan(results=tuple(results)) + member_end(group.place, group.id, failure=failure)
 
 
 def _gathered(groups: Groups, group_id: str, place: Place) -> Part:

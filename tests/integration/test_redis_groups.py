@@ -196,7 +196,8 @@ def test_what_follows_a_group_is_not_signed_for_somebody_else(redis_server, on_r
         assert sent.get(0.1) == 2
         on_redis.flushall()
         forged = forge_body(on_redis, b"canvas_tasks.tsum")
-        assert results["default"].get([forged]) == {}
+        kept = results["default"].get([forged])[forged]
+        assert (kept.state, kept.failure and kept.failure.type) == (states.FAILURE, "SignatureError")
         assert brokers["default"].stats() == []
         results.close()
         brokers.close()
