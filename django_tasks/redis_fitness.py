@@ -88,7 +88,7 @@ def unfit_for_results(info: Info, who: str) -> Iterator[CheckMessage]:
     policy = str(info.get("maxmemory_policy", "noeviction"))
     if policy != "noeviction":
         yield Warning(
-            f"{who}: its maxmemory-policy is {policy!r}, so results may be gone before their time.",
+            f"{who}: its maxmemory-policy is {policy!r}, so results and groups may be gone before their time.",
             hint="Set `maxmemory-policy noeviction` in redis.conf, or use a Redis that is not a cache.",
             id="django_tasks.W112",
         )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
+import signal
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,13 +25,14 @@ from django_tasks.exceptions import Unroutable
 from django_tasks.execution import Site, execute
 from django_tasks.message import Delivery, Message, new_group_id
 from django_tasks.plan import Group, Part, Plan
+from django_tasks.redis_servers import Redis
 from django_tasks.results.groups import GRACE, Groups
 from django_tasks.results.redis_groups import RedisGroups
 from django_tasks.results.redis_places import IDS, UNFINISHED
 from django_tasks.sequel import following, sweep
-from django_tasks.settlement import Settlement
+from django_tasks.settlement import Done, Settlement
 from tests import redises
-from tests.canvas_tasks import add, same, tsum
+from tests.canvas_tasks import add, note, same, told, tsum
 from tests.integration.stage import build, burst
 from tests.wires import cut_everywhere, wire_to
 from tools.servers import PrivateRedis
@@ -264,6 +269,52 @@ def test_a_worker_that_dies_once_the_last_member_is_recorded_leaves_the_body_to_
     assert whole.get(0.1) == 6
     pass_time(redis_server)
     assert worker.maintenance.press() == 0
+
+
+def settle_and_die(done: Sequence[Done], at: int) -> int:
+    """Settle in a process that is killed before the script of that number; return the signal it died of."""
+    with warnings.catch_warnings():
+        # Other threads of this process mean nothing to the child.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        numbers, run = itertools.count(), Redis.run
+
+        def run_or_die(*args: Any, **kwargs: Any) -> Any:
+            if next(numbers) == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return run(*args, **kwargs)
+
+        try:
+            Redis.run = run_or_die  # type: ignore[method-assign]
+            Settlement(brokers["default"], results["default"], worker="w", lease=30).settle(done)
+        finally:
+            os._exit(0)
+    return os.WTERMSIG(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_body_runs_once_wherever_a_worker_is_killed(redis_server, on_redis, groups):
+    killed = 0
+    for at in itertools.count():
+        told.clear()
+        whole = chord([add.s(1, 1), add.s(2, 2)], note.s()).apply_async()
+        held = brokers["default"].fetch(["default"], 10, lease=30, consumer="w")
+        done = [(delivery, execute(delivery, Site())) for delivery in held]
+        died_of = settle_and_die(done, at)
+        redises.elapse("q", GRACE + 1, redis_server.url)
+        burst()
+        build().maintenance.press()
+        burst()
+        assert (whole.get(0.1), told) == ([[2, 4]], [[[2, 4]]])
+        assert groups.unfired() == []
+        assert [stats.ready + stats.leased for stats in brokers["default"].stats()] in ([], [0])
+        if died_of == 0:
+            break
+        assert died_of == signal.SIGKILL
+        killed += 1
+    # Before results, members, body, its being said, and acknowledgements.
+    assert killed == 5
 
 
 class Unroutables(MemoryBroker):
