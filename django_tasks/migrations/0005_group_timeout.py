@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('django_tasks', '0002_groups'),
+        ('django_tasks', '0004_group_names'),
     ]
 
     operations = [
