@@ -42,12 +42,19 @@ def all_local(hosts: Iterable[str]) -> bool:
     return all(map(is_local, hosts))
 
 
+def ahead(server: float, before: float, after: float) -> float:
+    """Return by how many seconds the clock of a server which said its time between two moments here is ahead of this
+    machine's; 0 if the answer may have been under way for all of that."""
+    difference = server - (before + after) / 2
+    return difference if abs(difference) > (after - before) / 2 else 0.0
+
+
 def clock_off(who: str, server: float, before: float, after: float) -> list[CheckMessage]:
     """Say how far this machine's clock is off that of a server which said its time between two moments here.
 
     The answer was under way for some part of the time between them, so half of that is taken off.
     """
-    difference = server - (before + after) / 2
+    difference = ahead(server, before, after)
     if abs(difference) - (after - before) / 2 <= TOLERATED:
         return []
     way = "ahead of" if difference < 0 else "behind"

@@ -96,16 +96,16 @@ def execute(delivery: Delivery, site: Site) -> Outcome:
     try:
         task, args, kwargs, embed = _open(message, site)
     except NotRegistered as error:
-        outcome = None if site.eager else held(delivery, error, site.clock())
+        outcome = None if site.eager else held(delivery, error, site.clock() + delivery.ahead)
         if outcome is None:
             return refused(delivery, error)
-        return expired(delivery) if _is_over(message, site) else outcome
+        return expired(delivery) if _is_over(delivery, site) else outcome
     except (DecodeError, ChordError) as error:
         return refused(delivery, error)
     except StoreUnavailable as error:
         _log.warning("What a task begins with cannot be read now; it waits", extra={"error": str(error)})
         return Outcome(states.PENDING, requeue=Requeue(delay=1.0), keep=False)
-    if _is_over(message, site):
+    if _is_over(delivery, site):
         return expired(delivery)
     request = Request(
         message=message,
@@ -126,8 +126,10 @@ def execute(delivery: Delivery, site: Site) -> Outcome:
     return outcome
 
 
-def _is_over(message: Message, site: Site) -> bool:
-    return message.expires is not None and message.expires.timestamp() <= site.clock()
+def _is_over(delivery: Delivery, site: Site) -> bool:
+    """Tell whether a task has expired by the clock of the server that kept it, where that is known."""
+    expires = delivery.message.expires
+    return expires is not None and expires.timestamp() <= site.clock() + delivery.ahead
 
 
 def _open(message: Message, site: Site) -> tuple[AnyTask, tuple[Any, ...], dict[str, Any], Mapping[str, Any]]:

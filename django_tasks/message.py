@@ -127,6 +127,8 @@ class Delivery:
     seen_at: float | None = None
     """When a worker first had it, in seconds since the epoch: told of a message that does not say when it was sent, by
     a broker that remembers it when the message is put back."""
+    ahead: float = 0.0
+    """Seconds that the clock of its server was ahead of this machine's; 0 too where the broker does not tell."""
 
     @property
     def attempt(self) -> int:

@@ -22,7 +22,7 @@ from django_tasks.backends.dialects import DIALECTS
 from django_tasks.backends.dialects.bells import Bell, FileVersion, Notifications, Polls
 from django_tasks.backends.dialects.dialect import Count, Due, Entry, Lease, Receipt, Row
 from django_tasks.database_fitness import examine, found_wrong
-from django_tasks.diagnosis import Diagnosis
+from django_tasks.diagnosis import Diagnosis, ahead
 from django_tasks.exceptions import BrokerFull, BrokerUnavailable, ConfigurationError, DecodeError, PublishError
 from django_tasks.message import Clock, Delivery, Message
 from django_tasks.plan import Result
@@ -81,6 +81,8 @@ class DatabaseBroker(Broker):
         self.features = Features(wakeups=vendor == "sqlite" or (vendor == "postgresql" and self.notify))  # type: ignore[misc]
         self._turn = 0
         self._swept = -math.inf
+        self._ahead = 0.0
+        """Seconds that the server's clock was ahead of this machine's at the last look."""
         self._due = math.inf
         """When the next row becomes ready, on the monotonic clock, as far as is known."""
         self._own = threading.local()
@@ -121,16 +123,19 @@ class DatabaseBroker(Broker):
         if not rows and not swept and self._promote():
             rows = self._claim(names, limit, claim)
         rows.sort(key=_place)
-        return [Delivery(_message(row), (row[0], claim.token + row[0]), row[4]) for row in rows]
+        return [Delivery(_message(row), (row[0], claim.token + row[0]), row[4], ahead=self._ahead) for row in rows]
 
     def _claim(self, queues: Sequence[str], limit: int, lease: Lease) -> list[Row]:
         return self._run(lambda cursor: self._dialect.claim(cursor, self.alias, queues, limit, lease))
 
     def _promote(self) -> int:
         self._swept = time.monotonic()
-        number, due = self._run(lambda cursor: self._dialect.promote(cursor, self.alias, PROMOTED))
-        self._expect(due)
-        return number
+        before = self.clock()
+        swept = self._run(lambda cursor: self._dialect.promote(cursor, self.alias, PROMOTED))
+        if swept.clock is not None:
+            self._ahead = ahead(swept.clock, before, self.clock())
+        self._expect(swept.due)
+        return swept.number
 
     def ack(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         return self._change(deliveries, self._dialect.remove)

@@ -31,7 +31,7 @@ from django_tasks.backends.redis_entries import (
     to_bytes,
     to_text,
 )
-from django_tasks.diagnosis import Diagnosis
+from django_tasks.diagnosis import Diagnosis, ahead
 from django_tasks.exceptions import BrokerFull, BrokerUnavailable, ConfigurationError
 from django_tasks.message import Clock, Delivery, Message
 from django_tasks.redis_fitness import evicts, examine, found_wrong, is_old, keeps_nothing, unfit_for_messages
@@ -129,9 +129,11 @@ class RedisBroker(Broker):
                 self._be_fit()
             for part in self._together(names[first:] + names[:first]):
                 args = [limit - len(found), lease * 1000, token]
-                replies = self._run(SCRIPTS["fetch"], part, [*args, 0], again=[*args, 1])
+                before = self.clock()
+                *replies, told = self._run(SCRIPTS["fetch"], part, [*args, 0], again=[*args, 1])
+                off = ahead(int(told) / 1e6, before, self.clock())
                 for queue, reply in zip(part, replies, strict=True):
-                    found += deliveries_of(reply, queue, token)
+                    found += deliveries_of(reply, queue, token, off)
                 if len(found) >= limit:
                     break
         found.sort(key=_rank)

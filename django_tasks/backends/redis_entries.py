@@ -137,13 +137,14 @@ def rank_of(value: bytes) -> bytes:
     return rank if len(rank) == RANK and rank.isdigit() else MIDDLE
 
 
-def deliveries_of(reply: Sequence[Any], queue: str, token: bytes) -> Iterator[tuple[bytes, Delivery]]:
+def deliveries_of(reply: Sequence[Any], queue: str, token: bytes, ahead: float) -> Iterator[tuple[bytes, Delivery]]:
     """Give the rank and the delivery of each message of a reply to `fetch`. A receipt is the name of the queue, and
     what proves the lease: token, rank and id."""
     ids, values, tries = reply
     for task_id, value, spent in zip_longest(ids, values, tries):
         rank = rank_of(value)
-        yield rank, Delivery(unpacked(task_id, queue, value), (queue, token + rank + task_id), int(spent or 0) + 1)
+        receipt = queue, token + rank + task_id
+        yield rank, Delivery(unpacked(task_id, queue, value), receipt, int(spent or 0) + 1, ahead=ahead)
 
 
 def messages_of(ids: Sequence[bytes], values: Sequence[bytes], queue: str = "") -> list[Message]:

@@ -96,7 +96,7 @@ class Frames:
 def delivery_row(delivery: Delivery) -> Row:
     """Return a delivery as built-in values. A receipt that is none of these stays with the pool."""
     receipt = delivery.receipt if type(delivery.receipt) in _RECEIPTS else _KEPT
-    told = (delivery.deliveries, delivery.exchange, delivery.routing_key, delivery.seen_at)
+    told = (delivery.deliveries, delivery.exchange, delivery.routing_key, delivery.seen_at, delivery.ahead)
     return (_message(delivery.message), receipt, *told)
 
 

@@ -13,10 +13,11 @@ import pytest
 from django.db import DataError, connections
 
 from django_tasks import AsyncResult, Task, signals, states, task
+from django_tasks.backends.base import Broker
 from django_tasks.backends.memory import MemoryBroker
 from django_tasks.connections import brokers, results
 from django_tasks.exceptions import BrokerUnavailable, StoreUnavailable
-from django_tasks.message import Delivery
+from django_tasks.message import Clock, Delivery
 from django_tasks.plan import Result
 from django_tasks.pools.base import Pool, PoolOptions
 from django_tasks.pools.solo import SoloPool
@@ -215,13 +216,20 @@ FAULTY = {
 }
 
 
-def build(pool: type[Pool] = ThreadPool, *, size: int = 2, **options: Any) -> Worker:
+def build(
+    pool: type[Pool] = ThreadPool,
+    *,
+    size: int = 2,
+    broker: Broker | None = None,
+    clock: Clock = time.time,
+    **options: Any,
+) -> Worker:
     bell = Bell()
     told: dict[str, Any] = {"queues": ["default"], "lease": 30.0, "heartbeat": 5.0, "grace": 5.0, **options}
     worker = Worker(
-        brokers["default"],
+        broker or brokers["default"],
         results["default"],
-        pool(PoolOptions(size=size, worker="w1"), bell.ring),
+        pool(PoolOptions(size=size, worker="w1"), bell.ring, clock=clock),
         bell,
         WorkerOptions(name="w1", **told),
     )

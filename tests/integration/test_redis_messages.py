@@ -18,7 +18,6 @@ from django_tasks import AsyncResult, bulk, states
 from django_tasks.backends.redis import RedisBroker
 from django_tasks.backends.redis_entries import RANK, packed
 from django_tasks.connections import brokers, results
-from django_tasks.execution import Site, execute
 from django_tasks.message import Delivery, Message, new_id
 from django_tasks.testing.contracts.harness import ids, sample, samples
 from tests import redises
@@ -230,14 +229,3 @@ def test_a_worker_whose_clock_is_off_takes_nothing_too_early_and_loses_nothing(o
     assert take(broker) == []
     assert wrong.ack(held) == held
     wrong.close()
-
-
-def test_whether_a_task_has_expired_goes_by_the_clock_of_its_worker_and_is_told(broker: RedisBroker):
-    stage.clear()
-    broker.publish([noting(expires=datetime.now(UTC) + timedelta(minutes=30))])
-    [held] = take(broker)
-    assert execute(held, Site(worker="w", clock=lambda: time.time() - HOUR)).state == states.SUCCESS
-    outcome = execute(held, Site(worker="w", clock=lambda: time.time() + HOUR))
-    assert outcome.state == states.REVOKED
-    assert outcome.failure is not None
-    assert outcome.failure.type == "TaskExpired"

@@ -77,9 +77,9 @@ def test_a_delivery_crosses(message):
 
 
 def test_what_a_broker_tells_of_a_delivery_crosses_with_it():
-    told = Delivery(FULL, None, 2, exchange="events", routing_key="news.eu", seen_at=1.5)
+    told = Delivery(FULL, None, 2, exchange="events", routing_key="news.eu", seen_at=1.5, ahead=-3600.0)
     found = frames.delivery_from(there_and_back(frames.delivery_row(told)))
-    assert (found.exchange, found.routing_key, found.seen_at) == ("events", "news.eu", 1.5)
+    assert (found.exchange, found.routing_key, found.seen_at, found.ahead) == ("events", "news.eu", 1.5, -3600.0)
 
 
 def test_a_delivery_that_was_acknowledged_early_still_is():

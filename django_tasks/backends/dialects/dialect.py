@@ -38,6 +38,17 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Swept:
+    """What a look at the rows that are not ready has done and learned."""
+
+    number: int
+    """How many were made ready."""
+    due: Due
+    clock: float | None = None
+    """The server's, in seconds since the epoch; None where that is this machine's."""
+
+
+@dataclass(frozen=True, slots=True)
 class Count:
     """How many rows of a queue stand in one way."""
 
@@ -101,9 +112,8 @@ class Dialect(ABC):
         """Lease ready rows, of the first queue as many as there are, then of the next."""
 
     @abstractmethod
-    def promote(self, cursor: CursorWrapper, broker: str, limit: int) -> tuple[int, Due]:
-        """Make rows ready whose time has come, and take away the leases that ran out; return how many, and what is
-        due next."""
+    def promote(self, cursor: CursorWrapper, broker: str, limit: int) -> Swept:
+        """Make rows ready whose time has come, and take away the leases that ran out."""
 
     @abstractmethod
     def remove(self, cursor: CursorWrapper, receipts: Sequence[Receipt]) -> set[Receipt]:
@@ -140,13 +150,13 @@ class Dialect(ABC):
         """Tell whether a row of the queues is ready, and when the next of any queue will be."""
         probes = ", ".join([_IS_ANY_READY] * len(queues))
         arguments = [value for queue in queues for value in (broker, queue)]
-        cursor.execute(self.sql(f"SELECT coalesce({probes}, 0), ({_NEXT_DUE})"), [*arguments, broker])
+        cursor.execute(self.sql(f"SELECT coalesce({probes}, 0), ({NEXT_DUE})"), [*arguments, broker])
         ready, due = cursor.fetchone()
         return bool(ready), due
 
     def due(self, cursor: CursorWrapper, broker: str) -> Due:
         """Tell when the next row that is not ready will be."""
-        cursor.execute(self.sql(_NEXT_DUE), [broker])
+        cursor.execute(self.sql(NEXT_DUE), [broker])
         found = cursor.fetchone()
         return found[0] if found else None
 
@@ -195,7 +205,7 @@ _IS_ANY_READY = """
     (SELECT 1 FROM {table} WHERE {is_ready} AND {broker} = %s AND {queue} = %s ORDER BY {rank}, {id} LIMIT 1)
 """
 
-_NEXT_DUE = "SELECT {until} FROM {table} WHERE {not_ready} AND {broker} = %s ORDER BY {visible_at} LIMIT 1"
+NEXT_DUE = "SELECT {until} FROM {table} WHERE {not_ready} AND {broker} = %s ORDER BY {visible_at} LIMIT 1"
 
 _READY_QUEUES = """
     WITH RECURSIVE names (name) AS (

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db.backends.utils import CursorWrapper
 
-from django_tasks.backends.dialects.dialect import Dialect, Due, Entry, Lease, Receipt, Row
+from django_tasks.backends.dialects.dialect import NEXT_DUE, Dialect, Due, Entry, Lease, Receipt, Row, Swept
 from django_tasks.transactions import write
 
 FURTHEST = datetime.max.replace(tzinfo=UTC)
@@ -54,16 +54,18 @@ class MySQLDialect(Dialect):
                 cursor.execute(self.sql(_CLAIM), arguments)
         return [(*row[:4], row[4] + 1, *row[5:]) for row in self.rows(picked)]
 
-    def promote(self, cursor: CursorWrapper, broker: str, limit: int) -> tuple[int, Due]:
-        due = self.due(cursor, broker)
+    def promote(self, cursor: CursorWrapper, broker: str, limit: int) -> Swept:
+        cursor.execute(self.sql(_STANDING), [broker])
+        due, told = cursor.fetchone()
+        clock = float(told)
         if due is None or due > 0:
-            return 0, due
+            return Swept(0, due, clock)
         with write(self.using):
             cursor.execute(self.sql(_DUE), [broker, limit])
             if found := cursor.fetchall():
                 cursor.execute(self.sql(_PROMOTE), [_ids(found)])
         # Rows that are overdue still are in the hands of another worker that promotes them.
-        return len(found), 0.0 if len(found) == limit else self._later(cursor, broker)
+        return Swept(len(found), 0.0 if len(found) == limit else self._later(cursor, broker), clock)
 
     def _later(self, cursor: CursorWrapper, broker: str) -> Due:
         cursor.execute(self.sql(_NEXT), [broker])
@@ -154,6 +156,8 @@ _DUE = """
 """
 
 _PROMOTE = "UPDATE {table} SET {ready} = 1, {lease_token} = NULL, {leased_by} = '' WHERE {id} IN %s"
+
+_STANDING = f"SELECT ({NEXT_DUE}), UNIX_TIMESTAMP(SYSDATE(6))"
 
 _NEXT = """
     SELECT {until} FROM {table} WHERE {not_ready} AND {broker} = %s AND {visible_at} > {now}

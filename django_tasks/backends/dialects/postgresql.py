@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db.backends.utils import CursorWrapper
 
-from django_tasks.backends.dialects.dialect import Dialect, Due, Entry, Lease, Receipt, Row
+from django_tasks.backends.dialects.dialect import Dialect, Entry, Lease, Receipt, Row, Swept
 from django_tasks.results.base import Saving
 from django_tasks.schema import bytes_array, number_array, text_array, time_array
 
@@ -70,10 +70,10 @@ class PostgreSQLDialect(Dialect):
         cursor.execute(self.sql(_claim(len(queues))), arguments)
         return self.rows(cursor.fetchall())
 
-    def promote(self, cursor: CursorWrapper, broker: str, limit: int) -> tuple[int, Due]:
+    def promote(self, cursor: CursorWrapper, broker: str, limit: int) -> Swept:
         cursor.execute(self.sql(_PROMOTE), [broker, limit, broker])
-        number, due = cursor.fetchone()
-        return number, 0.0 if number == limit else due
+        number, due, clock = cursor.fetchone()
+        return Swept(number, 0.0 if number == limit else due, clock)
 
     def remove(self, cursor: CursorWrapper, receipts: Sequence[Receipt]) -> set[Receipt]:
         cursor.execute(self.sql(_HELD + _REMOVE), _arrays(receipts))
@@ -179,7 +179,8 @@ _PROMOTE = """
     )
     SELECT (SELECT count(*) FROM promoted),
            (SELECT {until} FROM {table} WHERE {not_ready} AND {broker} = %s AND {visible_at} > {now}
-            ORDER BY {visible_at} LIMIT 1)
+            ORDER BY {visible_at} LIMIT 1),
+           extract(epoch FROM {now})::float8
 """
 
 _HELD = """

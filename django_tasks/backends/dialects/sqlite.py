@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db.backends.utils import CursorWrapper
 
-from django_tasks.backends.dialects.dialect import ROW, Dialect, Due, Entry, Lease, Receipt, Row
+from django_tasks.backends.dialects.dialect import ROW, Dialect, Entry, Lease, Receipt, Row, Swept
 from django_tasks.transactions import write
 
 STAMP = "'%%Y-%%m-%%d %%H:%%M:%%f'"
@@ -83,14 +83,14 @@ class SQLiteDialect(Dialect):
                     found += cursor.fetchall()
         return self.rows(found)
 
-    def promote(self, cursor: CursorWrapper, broker: str, limit: int) -> tuple[int, Due]:
+    def promote(self, cursor: CursorWrapper, broker: str, limit: int) -> Swept:
         due = self.due(cursor, broker)
         if due is None or due > 0:
-            return 0, due
+            return Swept(0, due)
         with write(self.using):
             cursor.execute(self.sql(_PROMOTE), [broker, limit])
             number = cursor.rowcount
-        return number, self.due(cursor, broker)
+        return Swept(number, self.due(cursor, broker))
 
     def remove(self, cursor: CursorWrapper, receipts: Sequence[Receipt]) -> set[Receipt]:
         cursor.execute(self.sql(_REMOVE), _lists(receipts))

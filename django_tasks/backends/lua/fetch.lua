@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- ARGV: limit, milliseconds of the lease, its token, '1' if this was asked before and the answer never came.
--- Returns for each queue the ids that were taken, what is kept of each message, and how often each was delivered.
+-- Returns for each queue the ids that were taken, what is kept of each message, and how often each was delivered; and
+-- in the end what time it is.
 local limit, lease, token, again = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4] == '1'
 local BYTES = 16 * 1024 * 1024 -- more is not taken at once, lest this server holds its breath
 local AGAIN = 20000 -- milliseconds within which somebody asks again
@@ -64,4 +65,5 @@ for i = 2, #KEYS do
   taken[3] = read(TRIES, taken[1])
   reply[i - 1] = taken
 end
+reply[#KEYS] = stamp
 return reply
