@@ -175,7 +175,8 @@ def _unfit(using: str, connection: Any) -> Iterator[CheckMessage]:
 
 def _destructible(using: str, why: str, hint: str) -> CheckMessage:
     return Error(
-        f"The database {using!r} does not wait for the disk ({why}): a power cut may destroy all of it.",
+        f"The database {using!r} does not see to it that its files are whole ({why}): a power cut may destroy all of "
+        "it.",
         hint=hint,
         id="django_tasks.E102",
     )
@@ -197,13 +198,15 @@ def _variables(connection: Any) -> dict[str, str]:
         return {str(name): str(value) for name, value in cursor.fetchall()}
 
 
-_SLACK = ("fsync", "synchronous_commit", "innodb_flush_log_at_trx_commit", "log_bin", "sync_binlog")
+_SLACK = ("fsync", "full_page_writes", "synchronous_commit", "innodb_flush_log_at_trx_commit", "log_bin", "sync_binlog")
 
 
 def slack(using: str, variables: Mapping[str, str]) -> Iterator[CheckMessage]:
     """Give what a server does not write to the disk in time."""
     if variables.get("fsync") == "off":
         yield _destructible(using, "fsync is off", "Set `fsync = on` in postgresql.conf.")
+    if variables.get("full_page_writes") == "off":
+        yield _destructible(using, "full_page_writes is off", "Set `full_page_writes = on` in postgresql.conf.")
     lax = [("synchronous_commit", "on")] if variables.get("synchronous_commit") == "off" else []
     if variables.get("innodb_flush_log_at_trx_commit", "1") != "1":
         lax.append(("innodb_flush_log_at_trx_commit", "1"))

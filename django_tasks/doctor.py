@@ -4,6 +4,7 @@ E100 a server does not answer.
 W108 the workers may need more connections than the database takes.
 W161 tasks wait, and no worker takes them.
 W162 tasks have been waiting for long.
+W163 a server has lost messages.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from django_tasks.database_fitness import examine
 from django_tasks.deployment import built, diagnosed, settings_wrong
 from django_tasks.diagnosis import Diagnosis
 from django_tasks.exceptions import ConfigurationError, DjangoTasksError
+from django_tasks.losses import recent
 from django_tasks.models import WorkerNode
 from django_tasks.routing import queues_of
 from django_tasks.transactions import explain
@@ -152,6 +154,7 @@ def work_wrong(answering: Iterable[Broker], alive: Sequence[WorkerNode]) -> Iter
     """Give what waits in vain."""
     served = {(worker.broker, queue) for worker in alive for queue in worker.queues.split(",")}
     for broker in answering:
+        yield from _lost(broker)
         for stats in _standing(broker, [] if broker.features.overview else queues_of(broker.alias)):
             if isinstance(stats, CheckMessage):
                 yield stats
@@ -165,6 +168,21 @@ def work_wrong(answering: Iterable[Broker], alive: Sequence[WorkerNode]) -> Iter
                 yield stats
             elif stats.oldest > LONG:
                 yield _late(stats, f"in the outbox for the broker {broker.alias!r}")
+
+
+def _lost(broker: Broker) -> Iterator[CheckMessage]:
+    try:
+        losses = list(recent(broker, queues_of(broker.alias), home()))
+    except DjangoTasksError as error:
+        yield _unseen(f"Whether the broker {broker.alias!r} has lost messages cannot be seen: {error}")
+        return
+    for loss in losses:
+        yield Warning(
+            str(loss),
+            hint="Send anew what matters. Let the server keep what it is given: `appendonly yes`, a database that "
+            "nobody flushes, and `min-replicas-to-write` where a replica may take over.",
+            id="django_tasks.W163",
+        )
 
 
 def _standing(broker: Broker, queues: Sequence[str]) -> Sequence[QueueStats | CheckMessage]:

@@ -14,6 +14,7 @@ from django_tasks import signals, states
 from django_tasks.classes import find_class
 from django_tasks.encryption import HIDDEN, is_concealed
 from django_tasks.exceptions import DecodeError
+from django_tasks.losses import Loss
 from django_tasks.message import NAME_LENGTH, Delivery, Message
 from django_tasks.plan import Outcome
 from django_tasks.registry import tasks
@@ -23,6 +24,7 @@ from django_tasks.settlement import Done
 
 _worker = logging.getLogger("django_tasks.worker")
 _task = logging.getLogger("django_tasks.task")
+_broker = logging.getLogger("django_tasks.broker")
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 _SHOWN = 200
@@ -93,6 +95,7 @@ def connect() -> None:
     signals.received.connect(log_received, dispatch_uid="django_tasks.logs")
     signals.settled.connect(log_settled, dispatch_uid="django_tasks.logs")
     signals.lease_lost.connect(log_lease_lost, dispatch_uid="django_tasks.logs")
+    signals.messages_lost.connect(log_messages_lost, dispatch_uid="django_tasks.logs")
     signals.worker_ready.connect(log_ready, dispatch_uid="django_tasks.logs")
     signals.worker_stopping.connect(log_stopping, dispatch_uid="django_tasks.logs")
     signals.worker_stopped.connect(log_stopped, dispatch_uid="django_tasks.logs")
@@ -121,6 +124,12 @@ def log_lease_lost(*, deliveries: Sequence[Delivery], **_: Any) -> None:
             message.id,
             extra=_data(delivery),
         )
+
+
+def log_messages_lost(*, losses: Sequence[Loss], **_: Any) -> None:
+    for loss in losses:
+        told = {"broker": loss.broker, "place": loss.place, "since": loss.since, "until": loss.until}
+        _broker.error("%s", loss, extra=told)
 
 
 def log_ready(sender: Any, **_: Any) -> None:

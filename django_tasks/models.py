@@ -220,6 +220,27 @@ class Crash(models.Model):
         return f"{self.task_id} #{self.attempt}: {self.reason}"
 
 
+class ServerMark(models.Model):
+    """The last mark that was left on the server of a broker: one that knows of none so high has lost messages."""
+
+    id = models.BigAutoField(_("number"), primary_key=True)
+    broker = NameField(_("broker"), max_length=ALIAS_LENGTH)
+    place = NameField(_("place"), max_length=255)
+    number = models.BigIntegerField(_("number of the mark"), default=0)
+    marked_at = models.DateTimeField(_("marked at"), default=timezone.now)
+    # When the last loss was found, and since when messages were gone then; nothing where all were.
+    lost_at = models.DateTimeField(_("lost at"), null=True)
+    lost_since = models.DateTimeField(_("lost since"), null=True)
+
+    class Meta:
+        verbose_name = _("mark on a server")
+        verbose_name_plural = _("marks on servers")
+        constraints = [models.UniqueConstraint(fields=["broker", "place"], name="django_tasks_mark_place")]
+
+    def __str__(self) -> str:
+        return f"{self.place} #{self.number}"
+
+
 class Revocation(models.Model):
     """A task that is not to be run; kept, since the message may still be on its way."""
 

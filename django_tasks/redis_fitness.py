@@ -3,12 +3,15 @@
 E111 it evicts keys when its memory is full.
 E112 it is too old.
 E113 it is a replica, and takes no writes.
+E114 it could not write its file.
 W111 it keeps nothing on disk.
 W112 it may evict results.
 W113 it has a hole that is known.
 W114 it asks for no password, and others can reach it.
 W115 it is reached through a network without TLS.
 W116 its memory is nearly full.
+W117 its file reaches the disk late.
+W118 a replica that takes over may lack what was sent last.
 """
 
 from __future__ import annotations
@@ -126,6 +129,8 @@ def examine(
     found += _open_to_all(who, access.password, exposed=exposed)
     for info in servers:
         found += [*judge(info, who), *_dangers(info, who)]
+    found += _slack(redis, who, keeps_file=any(info.get("aof_enabled") == 1 for info in servers))
+    for info in servers:
         if "server_time_usec" in info:
             found += clock_off(who, info["server_time_usec"] / 1e6, before, after)
     names = list(dict.fromkeys(f"{_product(info)[0]} {_product(info)[1]}" for info in servers))
@@ -157,6 +162,7 @@ def _dangers(info: Info, who: str) -> Iterator[CheckMessage]:
             hint="Let LOCATION name the master, or the sentinels that know it (redis+sentinel://...).",
             id="django_tasks.E113",
         )
+    yield from _unwritten(info, who)
     name, version = _product(info)
     if has_hole(name, version):
         yield Warning(
@@ -172,6 +178,36 @@ def _dangers(info: Info, who: str) -> Iterator[CheckMessage]:
             "sending a task raises BrokerFull and results cannot be kept.",
             hint="Raise `maxmemory`, let results end sooner (EXPIRES), or add workers if messages pile up.",
             id="django_tasks.W116",
+        )
+
+
+def _unwritten(info: Info, who: str) -> Iterator[CheckMessage]:
+    """Give what a server could not write to its disk."""
+    failed = [name for name in ("aof_last_write_status", "rdb_last_bgsave_status") if info.get(name) == "err"]
+    if failed:
+        yield Error(
+            f"{who}: it could not write its file ({failed[0]} is err), so it refuses messages, or loses them when it "
+            "ends.",
+            hint="Is its disk full, and may it write to the directory (CONFIG GET dir)? Its log says what failed.",
+            id="django_tasks.E114",
+        )
+
+
+def _slack(redis: Redis, who: str, *, keeps_file: bool) -> Iterator[CheckMessage]:
+    """Give what a server has taken and may yet lose, though it keeps a file or has replicas."""
+    if keeps_file and _configured(redis, "appendfsync") == ["no"]:
+        yield Warning(
+            f"{who}: its file reaches the disk when the system likes (appendfsync no), half a minute late or more: "
+            "a power cut takes what was sent meanwhile.",
+            hint="Set `appendfsync everysec` in redis.conf, or `always`.",
+            id="django_tasks.W117",
+        )
+    if "+sentinel" in redis.location and _configured(redis, "min-replicas-to-write") == ["0"]:
+        yield Warning(
+            f"{who}: it answers before any replica has what it was sent (min-replicas-to-write 0), and goes on so when "
+            "it is cut off from all of them: when one takes over, that is lost.",
+            hint="Set `min-replicas-to-write 1`, and `min-replicas-max-lag 10` or less, in redis.conf of all servers.",
+            id="django_tasks.W118",
         )
 
 
@@ -217,13 +253,24 @@ def _open_to_all(who: str, password: bool, *, exposed: bool) -> Iterator[CheckMe
 
 def _takes_strangers(redis: Redis) -> bool:
     """Tell whether a server on this machine takes connections from elsewhere without a password."""
-    if redis.clustered:
+    told = _configured(redis, "protected-mode", "bind")
+    if told is None:
         return False
-    try:
-        # A server before 7.0 takes one name at a time, and may be told of here as too old.
-        said = [redis.call("CONFIG", "GET", name) for name in ("protected-mode", "bind")]
-    except RedisFailed:
-        # Not everybody may ask this.
-        return False
-    protected, bound = (answer[1].decode() if answer else "" for answer in said)
+    protected, bound = told
     return protected == "no" and not (bound and all_local(word.removeprefix("-") for word in bound.split()))
+
+
+def _configured(redis: Redis, *names: str) -> list[str] | None:
+    """Return how a server is set up; None of a cluster, and where that may not be asked."""
+    if redis.clustered:
+        return None
+
+    def ask() -> list[str] | None:
+        try:
+            # A server before 7.0 takes one name at a time, and may be told of here as too old.
+            said = [redis.call("CONFIG", "GET", name) for name in names]
+        except RedisFailed:
+            return None
+        return [answer[1].decode() if answer else "" for answer in said]
+
+    return once(("CONFIG", redis.location, *names), ask)

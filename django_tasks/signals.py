@@ -7,7 +7,7 @@ Sent where tasks are published, with the broker's class as sender:
     task_publishing(messages), task_published(messages)
 Sent in the worker's own process, with the worker as sender:
     worker_starting(), worker_ready(), worker_stopping(how), worker_stopped(), lease_lost(deliveries),
-    received(deliveries), settled(done)
+    received(deliveries), settled(done), messages_lost(losses)
 Sent in a child of a prefork pool, with the pool's class as sender:
     child_started(), child_stopping()
 Sent where what the code declares is read, with the name of the module that does it as sender:
@@ -38,6 +38,7 @@ worker_ready = Signal()
 worker_stopping = Signal()
 worker_stopped = Signal()
 lease_lost = Signal()
+messages_lost = Signal()
 received = Signal()
 settled = Signal()
 child_started = Signal()

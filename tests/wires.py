@@ -1,12 +1,30 @@
-"""How does a test break a connection at a byte of its choice, or leave it half open?"""
+"""How does a test break a connection at a byte of its choice, leave it half open, or make it slow?"""
 
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Slowness:
+    """What a bad link does to each piece that passes, in either direction."""
+
+    latency: float = 0.0
+    """Seconds."""
+    rate: float = 1e9
+    """Bytes a second."""
+    loss: float = 0.0
+    """How many of a hundred pieces, as a part of 1, come only when they have been sent again."""
+    repeat: float = 0.2
+    """Seconds until they are: what the system waits for an answer, at least."""
+    rng: random.Random = random.Random(14)  # noqa: RUF009  # which ones is the same each time
 
 
 class Wire:
@@ -20,6 +38,10 @@ class Wire:
         """Bytes that came back so far."""
         self.cuts = 0
         self.connections = 0
+        self.moments: list[float] = []
+        """When somebody came, let in or not, in monotonic seconds."""
+        self._barred = False
+        self.slowness = Slowness()
         self._left: dict[bool, int | None] = {False: None, True: None}
         """Bytes that still pass, by whether they come back."""
         self._last = False
@@ -48,6 +70,16 @@ class Wire:
         with self._lock:
             self._deaf |= self._open
 
+    def bar(self) -> None:
+        """Hang up on everybody, and let nobody in any more."""
+        self._barred = True
+        for end in list(self._open):
+            self._hang_up(end)
+
+    def unbar(self) -> None:
+        """Let them in again."""
+        self._barred = False
+
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)
@@ -59,6 +91,10 @@ class Wire:
         while True:
             try:
                 near, _ = self._server.accept()
+                self.moments.append(time.monotonic())
+                if self._barred:
+                    near.close()
+                    continue
                 far = socket.create_connection(self.target)
             except OSError:
                 return
@@ -69,7 +105,8 @@ class Wire:
 
     def _pump(self, source: socket.socket, sink: socket.socket, back: bool) -> None:
         try:
-            while data := source.recv(65536):
+            while data := source.recv(16384):
+                self._delay(len(data))
                 passed = self._passed(data, back)
                 if back and source in self._deaf:
                     continue
@@ -85,6 +122,12 @@ class Wire:
             pass
         for end in (source, sink):
             self._hang_up(end)
+
+    def _delay(self, size: int) -> None:
+        slow = self.slowness
+        again = slow.repeat if slow.rng.random() < slow.loss else 0.0
+        if seconds := slow.latency + size / slow.rate + again:
+            threading.Event().wait(seconds)
 
     def _passed(self, data: bytes, back: bool) -> bytes:
         with self._lock:

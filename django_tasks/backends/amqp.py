@@ -29,6 +29,7 @@ from django_tasks.backends.links.servers import Servers
 from django_tasks.diagnosis import Diagnosis
 from django_tasks.exceptions import BrokerUnavailable, ConfigurationError, PublishError
 from django_tasks.message import Clock, Delivery, Message
+from django_tasks.pause import Pause
 from django_tasks.wire import (
     DELIVERIES,
     DUE,
@@ -46,8 +47,8 @@ _log = logging.getLogger("django_tasks.broker")
 
 _STALE = 1.0
 """Seconds after which what came by itself, and was not fetched, goes back for others to take."""
-_RECOVERY = 1.0
-"""Seconds that a wait rests when the server does not answer."""
+_HELD = 1.0
+"""Seconds until what could not be sent on is tried again."""
 _NEXT_LOOKS = 3
 """How often a fetch looks again when all that it found had to be sent on."""
 
@@ -92,6 +93,7 @@ class AmqpBroker(Broker):
         )
         self.longest_hold = self._servers.longest_hold
         self._own = Own(self._new_ends)
+        self._pause = Pause()
         self._queues: dict[str, None] = {}
         """The queues that this process has used."""
         self._taken: dict[str, Arrival] = {}
@@ -174,11 +176,14 @@ class AmqpBroker(Broker):
         names = list(dict.fromkeys(queues))
         if not names:
             return super().wait(queues, timeout, stop)
+        if self._pause.spend(timeout, stop):
+            return False
         try:
             self._release()
             return self._ends.receiver.wait(names, timeout, stop)
         except BrokerUnavailable:
-            stop.wait(min(timeout, _RECOVERY))
+            self._pause.begin()
+            self._pause.spend(timeout, stop)
             return False
 
     def stats(self, queues: Sequence[str] = (), *, ceiling: int = 10_000) -> list[QueueStats]:
@@ -301,7 +306,7 @@ class AmqpBroker(Broker):
         except PublishError as error:
             _log.warning("Holding messages that are for later", extra={"error": str(error), "number": len(sent)})
             for arrival in sent:
-                ends.receiver.keep(arrival, _RECOVERY)
+                ends.receiver.keep(arrival, _HELD)
         else:
             ends.receiver.ack([arrival.receipt for arrival in sent])
 

@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from threading import Event
 from typing import Any, ClassVar
 
@@ -39,6 +40,8 @@ class Features:
     only what is ready, and of the queues that it is asked for."""
     exchanges: bool = False
     """Sends a message through an exchange, and binds queues to exchanges as the settings say."""
+    marks: bool = False
+    """`mark` leaves something behind by which it is seen later whether the server lost anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,19 @@ class QueueStats:
     leased: int
     oldest: float
     """Seconds that the oldest ready message has been waiting; 0 when none is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What was left on a server, and what was found there of the last time."""
+
+    place: str
+    """The server and what is kept there, without a password: at most 255 characters."""
+    number: int
+    """One more than the last one there has; 1 on a server without one."""
+    last: datetime | None
+    """When the last one was left; None if there was none. Aware, as all that follow, and of the server's clock."""
+    now: datetime
 
 
 class Broker(ABC):
@@ -156,6 +172,11 @@ class Broker(ABC):
     def peek(self, queue: str, limit: int) -> list[Message]:
         """Return messages that wait and leave them where they are: what is ready in the order of `fetch`, then what is
         delayed in the order of its time; never what is leased."""
+
+    def mark(self, queues: Sequence[str]) -> list[Mark]:
+        """Leave a mark wherever the messages of these queues are kept, in one place or several, and return what was
+        found. A server that forgot messages has forgotten the marks that were left after them, too."""
+        return []
 
     def close(self) -> None:  # noqa: B027  # most brokers hold nothing that must be let go
         """Let go of connections and threads; the next call opens them again."""

@@ -25,6 +25,7 @@ from django_tasks.database_fitness import examine, found_wrong
 from django_tasks.diagnosis import Diagnosis, ahead
 from django_tasks.exceptions import BrokerFull, BrokerUnavailable, ConfigurationError, DecodeError, PublishError
 from django_tasks.message import Clock, Delivery, Message
+from django_tasks.pause import Pause
 from django_tasks.plan import Result
 from django_tasks.protocol import dump_rest, load_headers, malformed, unpack_rest
 from django_tasks.results.base import ResultStore
@@ -42,9 +43,6 @@ PROMOTED = 1000
 
 SWEEP = 1.0
 """Seconds after which a fetch promotes what is due though it has enough without."""
-
-RECOVERY = 1.0
-"""Seconds that a wait rests when the database does not answer."""
 
 WINDOW = 10_000
 """How many rows that are not ready a peek looks through, what is due next first."""
@@ -177,15 +175,15 @@ class DatabaseBroker(Broker):
         While the database does not answer, nothing has arrived; that it does not is for `fetch` to say.
         """
         deadline = time.monotonic() + timeout
-        bell = self._bell()
+        bell, pause = self._bell(), self._pause()
         while queues and not stop.is_set():
             left = deadline - time.monotonic()
             try:
-                if self._listen(bell, queues, max(0.0, left), stop):
+                if not pause.spend(left, stop) and self._listen(bell, queues, max(0.0, left), stop):
                     return not stop.is_set()
             except (Error, BrokerUnavailable):
                 bell.close()
-                stop.wait(min(RECOVERY, max(0.0, left)))
+                pause.begin()
             if left <= 0:
                 return False
         stop.wait(max(0.0, deadline - time.monotonic()))
@@ -217,6 +215,12 @@ class DatabaseBroker(Broker):
             bell = self._own.bell = self._new_bell()
             self._bells.add(bell)
         return bell
+
+    def _pause(self) -> Pause:
+        pause: Pause | None = getattr(self._own, "pause", None)
+        if pause is None:
+            pause = self._own.pause = Pause()
+        return pause
 
     def _new_bell(self) -> Bell:
         connection: Any = connections[self.using]

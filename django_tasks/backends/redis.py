@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from django.core.checks import CheckMessage
 
-from django_tasks.backends.base import Broker, Features, QueueStats
+from django_tasks.backends.base import Broker, Features, Mark, QueueStats
 from django_tasks.backends.lua import SCRIPTS
 from django_tasks.backends.redis_bell import ASLEEP, Bell, Heard
 from django_tasks.backends.redis_entries import (
@@ -23,6 +23,7 @@ from django_tasks.backends.redis_entries import (
     bounded,
     by_queue,
     deliveries_of,
+    mark_of,
     messages_of,
     packed,
     published,
@@ -34,6 +35,7 @@ from django_tasks.backends.redis_entries import (
 from django_tasks.diagnosis import Diagnosis, ahead
 from django_tasks.exceptions import BrokerFull, BrokerUnavailable, ConfigurationError
 from django_tasks.message import Clock, Delivery, Message
+from django_tasks.pause import Pause
 from django_tasks.redis_fitness import evicts, examine, found_wrong, is_old, keeps_nothing, unfit_for_messages
 from django_tasks.redis_servers import OPTIONS, Redis, RedisFailed, Script, check_options, key_prefix
 
@@ -44,9 +46,6 @@ MESSAGES, BYTES = 20_000, 64 << 20
 
 IDS = 10_000
 """How many ids, or messages to be removed, one script names."""
-
-RECOVERY = 1.0
-"""Seconds that a wait rests when the server does not answer."""
 
 REGISTERED = 60.0
 """Seconds for which a process remembers that it has told a cluster of a queue."""
@@ -66,7 +65,7 @@ class RedisBroker(Broker):
     arguments of a connection of redis-py; `SENTINEL` those of the connections to sentinels.
     """
 
-    features: ClassVar[Features] = Features(wakeups=True)
+    features: ClassVar[Features] = Features(wakeups=True, marks=True)
 
     def __init__(self, alias: str, params: Mapping[str, Any], *, clock: Clock = time.time) -> None:
         super().__init__(alias, params, clock=clock)
@@ -207,18 +206,18 @@ class RedisBroker(Broker):
         """
         deadline = time.monotonic() + timeout
         names = list(dict.fromkeys(queues))
-        bell = self._bell()
+        bell, pause = self._bell(), self._pause()
         while names and not stop.is_set():
             left = deadline - time.monotonic()
             try:
-                if bell.listen(names, max(0.0, left), stop):
+                if not pause.spend(left, stop) and bell.listen(names, max(0.0, left), stop):
                     return not stop.is_set()
             except RedisFailed as error:
                 bell.close()
                 if not (error.broken or self._deaf):
                     self._deaf = True
                     _log.warning("Redis does not let us listen; looking every second", extra={"error": str(error)})
-                stop.wait(min(RECOVERY, max(0.0, left)))
+                pause.begin()
             if left <= 0:
                 return False
         stop.wait(max(0.0, deadline - time.monotonic()))
@@ -230,6 +229,12 @@ class RedisBroker(Broker):
             bell = self._own.bell = Bell(self._look, self._redis.subscription, self._channel)
             self._bells.add(bell)
         return bell
+
+    def _pause(self) -> Pause:
+        pause: Pause | None = getattr(self._own, "pause", None)
+        if pause is None:
+            pause = self._own.pause = Pause()
+        return pause
 
     def _channel(self, queue: str) -> bytes:
         return base_of(self.prefix, queue) + b"arrived"
@@ -279,6 +284,14 @@ class RedisBroker(Broker):
             ready, kept, later, kept_later = self._run(SCRIPTS["peek"], [queue], [limit])
         ranked = sorted(zip(map(rank_of, kept), messages_of(ready, kept, queue), strict=True), key=_rank)
         return [*(message for _, message in ranked), *messages_of(later, kept_later, queue)][:limit]
+
+    def mark(self, queues: Sequence[str]) -> list[Mark]:
+        """Leave one mark; in a cluster one for each queue, since each has a node of its own."""
+        names = list(dict.fromkeys(queues)) if self._redis.clustered else [""]
+        with self._asking():
+            told = [self._run(SCRIPTS["mark"], [name] if name else [], []) for name in names]
+        places = [f"{to_text(base_of(self.prefix, name)) if name else f'{self.prefix}:'}mark" for name in names]
+        return [mark_of(f"{place} in {self._redis.where}", said) for place, said in zip(places, told, strict=True)]
 
     def close(self) -> None:
         """Let go of the connections; those that are a cache's stay with it."""

@@ -9,6 +9,7 @@ from itertools import zip_longest
 from struct import Struct, error
 from typing import Any
 
+from django_tasks.backends.base import Mark
 from django_tasks.exceptions import DecodeError, PublishError
 from django_tasks.message import PRIORITY_MAX, PRIORITY_MIN, Delivery, Message
 from django_tasks.protocol import dump_rest, load_headers, malformed, unpack_rest
@@ -21,6 +22,9 @@ MIDDLE = b"%016d" % (100 * 2**44)
 
 CENTURY = 100 * 365.25 * 86_400
 """Seconds; no delay is longer."""
+
+PLACE = 255
+"""Characters that are kept of where a mark is."""
 
 TOKEN = 16
 """Characters that prove a lease."""
@@ -149,6 +153,20 @@ def deliveries_of(reply: Sequence[Any], queue: str, token: bytes, ahead: float) 
 
 def messages_of(ids: Sequence[bytes], values: Sequence[bytes], queue: str = "") -> list[Message]:
     return [unpacked(task_id, queue, value) for task_id, value in zip(ids, values, strict=True)]
+
+
+def mark_of(place: str, reply: Sequence[Any]) -> Mark:
+    """Return what the script said of a mark; what somebody else wrote there in place of its time tells of no time."""
+    number, last, now = reply
+    moment = _EPOCH + int(now) * _MICROSECOND
+    return Mark(place[:PLACE], number, _moment(last) if last.isdigit() else None, moment)
+
+
+def _moment(stamp: bytes) -> datetime | None:
+    try:
+        return _EPOCH + int(stamp) * _MICROSECOND
+    except OverflowError:
+        return None
 
 
 def by_queue(receipts: Sequence[tuple[str, bytes]]) -> dict[str, list[int]]:

@@ -1,4 +1,4 @@
-"""Who removes what is no longer needed?"""
+"""Who removes what is no longer needed, and looks for what is gone?"""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Maintenance(threading.Thread):
     """Prunes expired results and old records in small batches, about once a minute. What is pressing it does every few
     seconds, for as long as there is anything.
 
-    Every worker does it: what one has removed the next does not find, and the times are scattered.
+    Every worker does it: what one has removed the next does not find, and the times are scattered. It begins with a
+    watch for losses, and keeps that each time.
     """
 
     def __init__(
@@ -37,26 +38,31 @@ class Maintenance(threading.Thread):
         chores: list[Callable[[], int]],
         pressing: Callable[[], int] = lambda: 0,
         *,
+        watch: Callable[[], object] = bool,
         interval: float = INTERVAL,
     ) -> None:
         super().__init__(name="maintenance", daemon=True)
         self.store = store
         self.chores = chores
         self.pressing = pressing
+        self.watch = watch
         self.interval = interval
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
+        self._attempt(self.watch)
+        databases.close_all()
         due = time.monotonic() + _scattered(self.interval)
         while not self._stop_asked.wait(_scattered(min(self.interval, PRESSING))):
             self._attempt(self.press)
             if time.monotonic() >= due:
+                self._attempt(self.watch)
                 self._attempt(self.sweep)
                 databases.close_all()
                 due = time.monotonic() + _scattered(self.interval)
         databases.close_all()
 
-    def _attempt(self, work: Callable[[], int]) -> None:
+    def _attempt(self, work: Callable[[], object]) -> None:
         try:
             work()
         except (DjangoTasksError, DatabaseError) as error:

@@ -16,6 +16,7 @@ from django_tasks.exceptions import DjangoTasksError, Unroutable
 from django_tasks.message import Delivery
 from django_tasks.routing import queues_of
 from django_tasks.worker.backoff import Backoff
+from django_tasks.worker.stride import Stride
 
 _log = logging.getLogger("django_tasks.broker")
 
@@ -46,6 +47,7 @@ class Relay(threading.Thread):
         self._sending = threading.Lock()
         self._sent = self._seen = 0
         self._backoffs = {alias: Backoff() for alias in aliases}
+        self._strides = {alias: Stride(BATCH) for alias in aliases}
         self._looked_at = dict.fromkeys(aliases, -math.inf)
 
     def run(self) -> None:
@@ -83,14 +85,15 @@ class Relay(threading.Thread):
         outbox = outboxes[alias]
         with self._sending:
             queues = [stats.queue for stats in outbox.stats(ceiling=1) if stats.ready]
-            deliveries = outbox.fetch(queues, BATCH, lease=self.lease, consumer=self.consumer)
+            number = self._strides[alias].size
+            deliveries = outbox.fetch(queues, number, lease=self.lease, consumer=self.consumer)
             if deliveries:
                 self._send(alias, deliveries)
             self._sent += len(deliveries)
         return len(deliveries)
 
     def _send(self, alias: str, deliveries: Sequence[Delivery]) -> None:
-        outbox = outboxes[alias]
+        outbox, began = outboxes[alias], time.monotonic()
         try:
             brokers[alias].publish([delivery.message for delivery in deliveries])
         except Unroutable as error:
@@ -104,9 +107,11 @@ class Relay(threading.Thread):
             outbox.ack([delivery for delivery in deliveries if delivery.message.id not in error.ids])
             return
         except DjangoTasksError:
+            self._strides[alias].failed(len(deliveries), time.monotonic() - began)
             # It is not to wait until the lease ends.
             outbox.nack(deliveries)
             raise
+        self._strides[alias].went(len(deliveries))
         outbox.ack(deliveries)
 
     def stop(self) -> None:

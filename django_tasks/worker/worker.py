@@ -17,6 +17,7 @@ from django_tasks.control.ledger import RevocationLedger
 from django_tasks.endings import handed_back
 from django_tasks.exceptions import BrokerUnavailable, DjangoTasksError
 from django_tasks.failure import capture
+from django_tasks.losses import watch
 from django_tasks.message import Delivery
 from django_tasks.plan import Outcome
 from django_tasks.pools.base import Pool
@@ -38,6 +39,7 @@ from django_tasks.worker.presence import Identity, Presence
 from django_tasks.worker.relay import Relay
 from django_tasks.worker.revocation import Revocations
 from django_tasks.worker.seals import Seals
+from django_tasks.worker.stride import Stride
 
 _log = logging.getLogger("django_tasks.worker")
 
@@ -45,6 +47,8 @@ POLL = 5.0
 """Seconds between looks at an idle broker that has said nothing."""
 STUCK = 1.0
 """Seconds after which what waits behind running tasks goes back for other workers to take."""
+MOST = 10_000
+"""How much is fetched or settled at once, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,7 @@ class Worker:
         self.keeper = (
             None if pool.features.survives else Keeper(broker, lease=options.lease, interval=options.heartbeat)
         )
-        self.maintenance = Maintenance(store, self._chores(), lambda: sweep(store))
+        self.maintenance = Maintenance(store, self._chores(), lambda: sweep(store), watch=self._watch)
         self.relay = Relay(relayed(), lease=options.lease, consumer=options.name)
         self._unsettled: list[Done] = []
         self._lost: list[Delivery] = []
@@ -122,6 +126,7 @@ class Worker:
         self._moved_at = time.monotonic()
         self._dump_asked = False
         self._backoff = Backoff()
+        self._fetching, self._settling = Stride(MOST), Stride(MOST)
         self._empty = False
 
     def run(self) -> None:
@@ -169,9 +174,10 @@ class Worker:
         self._unsettled = [pair for pair in self._unsettled + self.pool.drain() if pair[0] in self.holdings]
         if self._backoff.left:
             return
+        number = self._settling.size
         try:
-            done = self.crashes.judged(self._unsettled)
-            self._unsettled = []
+            done = self.crashes.judged(self._unsettled[:number])
+            self._unsettled = self._unsettled[number:]
             if done:
                 self._settle_all(done)
             self.crashes.clear()
@@ -185,21 +191,27 @@ class Worker:
         if self.stopping is not None or self._backoff.left or self.heart.overdue:
             return
         self._begin_suspects()
-        wanted = self._wanted()
+        wanted = min(self._wanted(), self._fetching.size)
         if wanted <= 0:
             self._empty = False
             return
+        lease, asked = self.options.lease, time.monotonic()
         try:
-            fetched = self.broker.fetch(
-                self.options.queues, wanted, lease=self.options.lease, consumer=self.options.name
-            )
+            fetched = self.broker.fetch(self.options.queues, wanted, lease=lease, consumer=self.options.name)
             self._backoff.answered()
+            took = time.monotonic() - asked
+            self._fetching.went(len(fetched), took, within=lease / 6)
+            self._empty = len(fetched) < wanted
+            if took > lease / 2:
+                # It came over a slow link, and its lease began before it was sent: others may have some of it by now.
+                asked = time.monotonic()
+                fetched = self.broker.extend(fetched, lease)
         except BrokerUnavailable as error:
+            self._fetching.failed(wanted, time.monotonic() - asked)
             self._backoff.failed(error)
             return
-        self._empty = len(fetched) < wanted
         if fetched:
-            self._take(fetched)
+            self._take(fetched, asked)
 
     def rest(self) -> None:
         """Block until there is something to do."""
@@ -222,8 +234,8 @@ class Worker:
 
     # Taking
 
-    def _take(self, fetched: Sequence[Delivery]) -> None:
-        self.holdings.add(fetched, time.monotonic())
+    def _take(self, fetched: Sequence[Delivery], asked: float) -> None:
+        self.holdings.add(fetched, asked)
         self._fetched += len(fetched)
         signals.announce(signals.received, self, deliveries=fetched)
         try:
@@ -234,7 +246,7 @@ class Worker:
             self._backoff.failed(error)
             return
         # Those that were acknowledged early have another receipt now.
-        self.holdings.add(runnable, time.monotonic())
+        self.holdings.add(runnable, asked)
         if self.keeper is not None:
             self.keeper.tell(self.holdings.leased())
         self._unsettled += refused
@@ -281,11 +293,13 @@ class Worker:
 
     def _settle_all(self, done: list[Done]) -> None:
         """Settle a batch; if it cannot be written down as a whole, one by one."""
+        began = time.monotonic()
         try:
             self._settled(done, self.settlement.settle(done))
         except PASSING as error:
             # Kept until the server is back; the heart holds the leases meanwhile.
             self._unsettled = done + self._unsettled
+            self._settling.failed(len(done), time.monotonic() - began)
             self._backoff.failed(error)
         except (DjangoTasksError, DatabaseError) as error:
             if len(done) > 1:
@@ -310,6 +324,7 @@ class Worker:
 
     def _settled(self, done: Sequence[Done], counted: Sequence[Done]) -> None:
         self._backoff.answered()
+        self._settling.went(len(done))
         over = [delivery for delivery, outcome in done if not outcome.interim]
         self.holdings.remove(over)
         self.buffer.ended(over)
@@ -351,6 +366,11 @@ class Worker:
         self.revocations.refresh()
         for delivery in self.revocations.to_end([entry.delivery for entry in running]):
             self.pool.cancel(delivery.message.id, kill=True)
+
+    def _watch(self) -> None:
+        """See whether the broker's server has forgotten anything; in the thread of maintenance."""
+        if losses := watch(self.broker, self.options.queues, home()):
+            signals.announce(signals.messages_lost, self, losses=losses)
 
     def _chores(self) -> list[Callable[[], int]]:
         settings = conf.get()
@@ -404,6 +424,8 @@ class Worker:
         self.pool.stop(0.0 if self.holdings else self.options.grace)
         self._backoff.hurry()
         self.settle()
+        while self._unsettled and not self._backoff.left:
+            self.settle()
         for thread in (self.heart, self.maintenance, self.relay):
             thread.stop()
         if self.keeper is not None:

@@ -73,6 +73,8 @@ def test_a_server_out_of_memory_stops_publishers_for_a_moment_and_consumers_not_
         with pytest.raises(BrokerFull, match="alarm"):
             broker.publish(samples(1))
         assert time.monotonic() - began < 5.0
+        [told] = [one for one in broker.diagnose([QUEUE]).found if one.id == "django_tasks.E122"]
+        assert "low on memory" in told.msg
         assert broker.ack(held[:5]) == held[:5]
         assert broker.nack(held[5:]) == held[5:]
         assert len(gather(broker, 15)) == 15

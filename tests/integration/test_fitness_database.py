@@ -18,6 +18,7 @@ from django_tasks.exceptions import BrokerUnavailable, StoreUnavailable
 from django_tasks.models import Crash
 from django_tasks.results.database import DatabaseStore
 from tests import databases
+from tests.integration.stage import until
 from tests.outages import unreachable
 from tests.sabotage import execute
 from tests.vendors import each_vendor
@@ -156,6 +157,10 @@ def aliased(server: PrivateServer, name: str) -> Iterator[str]:
 def test_a_server_that_does_not_wait_for_the_disk_is_told(kind: type[PrivateServer], database: str, found: str) -> None:
     with private(kind) as server, aliased(server, database) as alias:
         assert {str(one.id) for one in examine(alias).found} == {f"django_tasks.{found}"}
+        if kind is PrivatePostgres:
+            execute(alias, "ALTER SYSTEM SET full_page_writes = off")
+            execute(alias, "SELECT pg_reload_conf()")
+            until(lambda: any("full_page_writes is off" in str(one.msg) for one in examine(alias).found))
 
 
 @pytest.mark.parametrize(
@@ -163,6 +168,7 @@ def test_a_server_that_does_not_wait_for_the_disk_is_told(kind: type[PrivateServ
     [
         pytest.param({"fsync": "on", "synchronous_commit": "on"}, set(), id="PostgreSQL"),
         pytest.param({"fsync": "on", "synchronous_commit": "local"}, set(), id="no wait for a standby"),
+        pytest.param({"fsync": "on", "full_page_writes": "off"}, {"E102"}, id="pages that may be torn"),
         pytest.param({"innodb_flush_log_at_trx_commit": "1", "log_bin": "ON", "sync_binlog": "1"}, set(), id="MySQL"),
         pytest.param({"log_bin": "OFF", "sync_binlog": "0"}, set(), id="no binary log"),
         pytest.param({"log_bin": "ON", "sync_binlog": "0"}, {"W105"}, id="a binary log that is not synced"),

@@ -84,6 +84,9 @@ def test_a_server_says_what_it_is(redis_broker: RedisBroker, redis_server: Priva
     ("settings", "found"),
     [
         pytest.param({"appendonly": "yes"}, set(), id="keeps a log"),
+        pytest.param({"appendonly": "yes", "appendfsync": "always"}, set(), id="at once"),
+        pytest.param({"appendonly": "yes", "appendfsync": "no"}, {"W117"}, id="keeps a log that reaches the disk late"),
+        pytest.param({"appendfsync": "no"}, USUAL, id="keeps no log"),
         pytest.param({"maxmemory_policy": "allkeys-lru"}, {*USUAL, "E111"}, id="evicts"),
         pytest.param({"protected_mode": "no"}, USUAL, id="unprotected, on this machine alone"),
         pytest.param({"bind": BEYOND}, USUAL, id="protected, on more addresses"),
@@ -112,6 +115,21 @@ def test_a_full_memory_is_told_before_it_is_full(redis_broker: RedisBroker, clie
         assert ids(redis_broker.diagnose()) == USUAL
     with configured(client, maxmemory=used + used // 10):
         assert "of its memory is used" in message(redis_broker.diagnose(), "W116")
+
+
+def test_a_file_that_cannot_be_written_is_told(
+    redis_broker: RedisBroker, redis_server: PrivateRedis, client: redis.Redis
+) -> None:
+    in_the_way = redis_server.data / "dump.rdb" / "directory"
+    in_the_way.mkdir(parents=True)
+    redises.save(client)
+    try:
+        assert "rdb_last_bgsave_status" in message(redis_broker.diagnose(), "E114")
+    finally:
+        in_the_way.rmdir()
+        in_the_way.parent.rmdir()
+        redises.save(client)
+    assert ids(redis_broker.diagnose()) == USUAL
 
 
 def test_a_replica_is_no_place_to_write_to(redis_broker: RedisBroker, client: redis.Redis) -> None:

@@ -128,6 +128,7 @@ def test_sentinels_tell_which_server_is_the_master_also_after_it_changed():
     with redises.private_sentinel() as (sentinel, servers):
         broker, store = open_both(f"redis+sentinel://127.0.0.1:{sentinel.port}/main")
         do_work(broker, store)
+        assert "django_tasks.W118" in {one.id for one in broker.diagnose().found}
         broker.publish(samples(1))
         with redises.direct(servers[1].url) as replica:
             redises.until(lambda: replica.zcard("q:{default}:ready") == 1, "the replica has it too")

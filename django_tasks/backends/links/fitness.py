@@ -1,25 +1,29 @@
 """Is this RabbitMQ fit to keep messages? Said by `manage.py tasks doctor` and `manage.py check --deploy`.
 
 E121 a queue drops its oldest messages when it is full.
+E122 an alarm is in force, and it takes no messages.
 W121 the account is the one that everybody knows.
 W122 it is reached through a network without TLS.
 W123 its version gets no corrections any more.
 W125 classic queues, though several servers are named.
 W126 a queue was declared otherwise than the settings say.
 
-What only the management API tells is not seen here: policies, permissions, alarms, and the `consumer_timeout` in force.
+What only the management API tells is not seen here: policies, permissions, and the `consumer_timeout` in force.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from amqp.exceptions import ChannelError
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004  # Django's own name for it
 
+from django_tasks.backends.links.frames import Address, publication
 from django_tasks.backends.links.layout import Declaration, Layout
 from django_tasks.backends.links.rabbit import RabbitConnection
 from django_tasks.backends.links.servers import Servers, shown
@@ -33,6 +37,17 @@ _MOST = 10
 _OTHERWISE = re.compile(
     r"inequivalent arg '(?P<name>[\w-]+)' .* but current is (?:none|the value '(?P<value>.*)' of type '(?P<kind>\w+)')"
 )
+
+NOWHERE = "django_tasks.nowhere"
+"""A queue that nobody has."""
+
+NO_PROPERTIES = bytes(2)
+
+_PATIENCE = 3.0
+"""Seconds to wait for what the server says of a message."""
+
+_REASON = 100
+"""Characters of what the server says that are shown."""
 
 _BOUNDS = ("x-max-length", "x-max-length-bytes")
 
@@ -55,9 +70,13 @@ def examine(servers: Servers, layout: Layout, queues: Sequence[str], who: str, *
     if not ask:
         return told
     with servers.telling():
-        connection = RabbitConnection(servers, "doctor", {})
+        alarms: list[str] = []
+        connection = RabbitConnection(servers, "doctor", {"on_blocked": alarms.append})
         try:
             what, found = _asked(connection, layout, queues, who)
+            # Last: once there is an alarm, the server hears nothing more on this connection.
+            _provoke(connection, alarms)
+            found += _alarmed(alarms, who)
         finally:
             connection.close()
     return replace(told, what=what, found=(*told.found, *found))
@@ -106,6 +125,31 @@ def _asked(
     for queue in queues:
         found += _queue_otherwise(connection, layout.queue(queue), who)
     return f"{product} {version}", found
+
+
+def _provoke(connection: RabbitConnection, alarms: Sequence[str]) -> None:
+    """Send a message that no queue takes: only who has sent something is told of an alarm."""
+    to = Address("", NOWHERE, mandatory=False)
+    try:
+        connection.channel.confirm_select()
+        connection.write(publication(connection.number, to, NO_PROPERTIES, b"", connection.frame_max))
+        deadline = time.monotonic() + _PATIENCE
+        while not alarms and not connection.inbox.confirms and (left := deadline - time.monotonic()) > 0:
+            connection.pump(left)
+    except ChannelError:
+        # The account may not send there: then nothing is known.
+        return
+
+
+def _alarmed(alarms: Sequence[str], who: str) -> Iterator[CheckMessage]:
+    for reason in alarms[:1]:
+        yield Error(
+            f"{who}: an alarm is in force ({reason[:_REASON]}), and it takes no messages until that is over: sending a "
+            "task raises BrokerFull. Workers go on.",
+            hint="Let workers empty the queues, give it more memory or disk, or correct vm_memory_high_watermark and "
+            "disk_free_limit. `rabbitmq-diagnostics alarms` says where.",
+            id="django_tasks.E122",
+        )
 
 
 def out_of_support(product: str, version: str, who: str) -> Iterator[CheckMessage]:

@@ -8,6 +8,7 @@
 --   tries     id -> deliveries that counted, where there were any     (hash)
 --   numbers   how many messages were ever published                   (counter)
 --   queues    names of queues that have had messages                  (set)
+--   mark      number and time of the last look for a loss             (hash)
 --   ready     id by rank: what may be taken now, best first           (sorted set, of one queue, as all below)
 --   delayed   rank and id by the time when it may be taken            (sorted set)
 --   leased    token, rank and id by the end of the lease              (sorted set)

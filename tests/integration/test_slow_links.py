@@ -1,0 +1,146 @@
+"""Is a queue behind a bad link slower and never wrong: late, narrow, and losing a piece now and then?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+from django.db import connections
+from django.test import override_settings
+
+from django_tasks import bulk, states
+from django_tasks.connections import brokers, results
+from django_tasks.models import QueuedMessage
+from django_tasks.plan import Plan
+from django_tasks.publisher import publish
+from django_tasks.serializers import encode_body
+from django_tasks.testing.contracts.harness import samples
+from django_tasks.worker.relay import Relay
+from tests import redises
+from tests.integration.stage import Meanwhile, build, ended, note, stage
+from tests.proxies import routed
+from tests.rabbit import Rabbit
+from tests.settings import AMQP_URL, REDIS_URL
+from tests.wires import Slowness, Wire, wire_to
+
+HALF_A_SECOND = Slowness(latency=0.25)
+"""There and back."""
+LOSSY = Slowness(latency=0.02, loss=0.2)
+NARROW = Slowness(rate=300_000)
+
+LARGE = "x" * 20_000
+
+pytestmark = pytest.mark.django_db(databases=["default", "postgres"], transaction=True)
+
+
+def wire_of(stack: ExitStack, url: str) -> Wire:
+    parts = urlsplit(url)
+    return stack.enter_context(wire_to(str(parts.hostname), parts.port or 0))
+
+
+def through(wire: Wire, url: str) -> str:
+    parts = urlsplit(url)
+    account, at, _ = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{account}{at}127.0.0.1:{wire.port}").geturl()
+
+
+@pytest.fixture(params=["redis", "postgres", "rabbitmq"])
+def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
+    """Give the wire that leads to the server which keeps the messages; those of Redis and PostgreSQL keep the results
+    too."""
+    stage.clear()
+    with ExitStack() as stack:
+        if request.param == "redis":
+            wire = wire_of(stack, REDIS_URL)
+            prefix = stack.enter_context(redises.own_prefix())
+            entry = {"BACKEND": "redis", "LOCATION": through(wire, REDIS_URL), "OPTIONS": {"KEY_PREFIX": prefix}}
+        elif request.param == "postgres":
+            server = connections["postgres"].settings_dict
+            wire = stack.enter_context(wire_to(server["HOST"], int(server["PORT"] or 5432)))
+            stack.enter_context(routed("postgres", wire))
+            entry = {"BACKEND": "database", "OPTIONS": {"USING": "postgres"}}
+        else:
+            rabbit = Rabbit()
+            stack.callback(rabbit.close)
+            rabbit.uses("default")
+            wire = wire_of(stack, AMQP_URL)
+            entry = {"BACKEND": "amqp", "LOCATION": through(wire, AMQP_URL), "OPTIONS": rabbit.options}
+        keys: dict[str, Any] = {"BROKERS": {"default": entry}}
+        if request.param != "rabbitmq":
+            keys["RESULTS"] = {"default": entry}
+        stack.enter_context(override_settings(DJANGO_TASKS=keys))
+        yield wire
+        brokers.close()
+        results.close()
+
+
+@pytest.mark.parametrize("slowness", [HALF_A_SECOND, LOSSY], ids=["late", "lossy"])
+def test_a_worker_behind_a_bad_link_runs_each_task_once(wire: Wire, slowness: Slowness):
+    wire.slowness = slowness
+    handles = bulk(note.s(number) for number in range(20))
+    worker = build()
+
+    def story() -> None:
+        assert [handle.get(60) for handle in handles] == list(range(20))
+        worker.stop()
+
+    Meanwhile(worker, story)
+    assert Counter(stage.begun) == dict.fromkeys([handle.id for handle in handles], 1)
+    assert all(not stats.ready and not stats.leased for stats in brokers["default"].stats(["default"]))
+
+
+@pytest.fixture
+def narrow(on_redis: redis.Redis, redis_server: Any) -> Iterator[Wire]:
+    """Give a narrow wire to the Redis that keeps messages and results."""
+    with wire_to("127.0.0.1", redis_server.port) as wire:
+        yield wire
+
+
+def behind(wire: Wire, **connection: Any) -> dict[str, Any]:
+    location, options = f"redis://127.0.0.1:{wire.port}", {"KEY_PREFIX": "q", "CONNECTION": connection}
+    entry = {"default": {"BACKEND": "redis", "LOCATION": location, "OPTIONS": options}}
+    return {"BROKERS": entry, "RESULTS": entry}
+
+
+def test_a_worker_fetches_no_more_than_comes_before_the_leases_end(narrow: Wire):
+    handles = bulk(note.s(number).set(headers={"x": LARGE}) for number in range(30))
+    with override_settings(DJANGO_TASKS=behind(narrow)):
+        narrow.slowness = NARROW
+        worker = build(lease=1.0, heartbeat=0.1)
+        # As if short tasks had gone before: all of it would be taken at once, and come when its leases have ended.
+        worker.lookahead.observe(0.0001)
+
+        def story() -> None:
+            assert [handle.get(60) for handle in handles] == list(range(30))
+            worker.stop()
+
+        Meanwhile(worker, story)
+        brokers.close()
+        results.close()
+    assert set(ended(handles)) == {states.SUCCESS}
+    assert set(Counter(stage.begun).values()) == {1}
+    assert worker._fetching.size < 30
+
+
+def test_an_outbox_behind_a_narrow_link_is_relayed_in_smaller_batches(narrow: Wire):
+    narrow.slowness = Slowness(rate=100_000)
+    body = encode_body((LARGE[:5000],), {}, {})
+    with override_settings(DJANGO_TASKS=behind(narrow, socket_timeout=0.5)):
+        sent = [replace(one, body=body, enqueue="transaction") for one in samples(40)]
+        publish(Plan(tuple(sent)))
+        assert QueuedMessage.objects.count() == 40
+        relay = Relay(["default"], lease=30.0, consumer="w1")
+        relay.start()
+        try:
+            redises.until(lambda: not QueuedMessage.objects.exists(), "the outbox is empty")
+        finally:
+            relay.stop()
+        narrow.slowness = Slowness()
+        assert sorted(one.id for one in brokers["default"].peek("default", 100)) == sorted(one.id for one in sent)
+        brokers.close()
