@@ -10,6 +10,19 @@ import pytest
 from django.conf import settings
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="run long tests at their full length")
+
+
+@pytest.fixture
+def thorough(request: pytest.FixtureRequest) -> bool:
+    """Tell whether a test is to run at its full length, and not at the one that a suite can bear."""
+    if request.config.getoption("--thorough"):
+        request.node.add_marker(pytest.mark.timeout(600))
+        return True
+    return False
+
+
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings() -> None:
     """Leave the names alone: tests/settings.py makes them unique, for processes that tests start as well."""

@@ -65,6 +65,13 @@ class Wire:
             self._left[False] = asked
             self._last = last
 
+    def reopen(self) -> None:
+        """Let them in again, at the same port."""
+        self._barred = self._last = False
+        if self._server.fileno() < 0:
+            self._server = socket.create_server(("127.0.0.1", self.port))
+            threading.Thread(target=self._accept, daemon=True).start()
+
     def hush(self) -> None:
         """Let nothing come back any more on the connections that there are: they are half open from now on."""
         with self._lock:
@@ -75,10 +82,6 @@ class Wire:
         self._barred = True
         for end in list(self._open):
             self._hang_up(end)
-
-    def unbar(self) -> None:
-        """Let them in again."""
-        self._barred = False
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

@@ -98,12 +98,11 @@ def test_fifty_workers_that_lost_their_redis_come_back_to_it_scattered(
         wire.bar()
         began = time.monotonic()
         redises.until(lambda: time.monotonic() - began > OUTAGE, "the outage is over")
-        wire.unbar()
+        wire.reopen()
         redises.until(lambda: len(client.client_list("pubsub")) == WORKERS, "all listen again")
         came = [each - began for each in wire.moments if each >= began]
         members[0].broker.publish(samples(WORKERS))
         redises.until(lambda: sum(member.found for member in members) == WORKERS, "each message is taken")
-    import collections
-
-    print(sorted(collections.Counter(int(each * 10) for each in came).items()))
-    print(len(came), busiest([each for each in came if each > 1.0]), busiest(came), max(came))
+    # Three and a half of them a second each, on average, of which the loop has most; and all of them now and then.
+    assert len(came) < 40 * WORKERS
+    assert busiest(came) < 4 * WORKERS

@@ -87,6 +87,8 @@ def test_a_cluster_keeps_queues_and_results_on_all_its_nodes(cluster):
             used += bool(client.keys("q:{queue*}:ready"))
     assert used == len(cluster)
     assert broker.check(["default"])[0].id == "django_tasks.W111"
+    # Each queue may be lost by itself.
+    assert [mark.number for _ in range(2) for mark in broker.mark(QUEUES)] == [1] * len(QUEUES) + [2] * len(QUEUES)
     broker.close()
     store.close()
 

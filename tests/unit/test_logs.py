@@ -6,6 +6,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from django_tasks import logs, signals, states
 from django_tasks.connections import brokers, results
 from django_tasks.failure import capture
+from django_tasks.losses import Loss
 from django_tasks.message import Delivery, Message
 from django_tasks.plan import Outcome, Requeue
 from django_tasks.pools.base import PoolOptions
@@ -58,7 +60,8 @@ def connected() -> Iterator[None]:
     """Listen to the signals, as a worker does."""
     logs.connect()
     yield
-    for signal in ("received", "settled", "lease_lost", "worker_ready", "worker_stopping", "worker_stopped"):
+    heard = ("received", "settled", "lease_lost", "messages_lost", "worker_ready", "worker_stopping", "worker_stopped")
+    for signal in heard:
         assert getattr(signals, signal).disconnect(dispatch_uid="django_tasks.logs")
 
 
@@ -80,6 +83,19 @@ def test_each_task_is_told_when_it_comes_and_when_it_ends(lines: Lines, connecte
     assert lines.words == ["Task shop.pay[7] received", "Task shop.pay[7] succeeded in 0.500000s: {'x': 5}"]
     assert lines.levels == ["INFO", "INFO"]
     assert {record.name for record in lines.records} == {"django_tasks.task"}
+
+
+def test_what_a_server_has_lost_is_told_as_an_error(lines: Lines, connected: None) -> None:
+    since, until = datetime(2031, 5, 4, 10, tzinfo=UTC), datetime(2031, 5, 4, 11, 30, tzinfo=UTC)
+    losses = [Loss("fast", "q:mark in Redis", None, until), Loss("fast", "q:mark in Redis", since, until)]
+    signals.announce(signals.messages_lost, None, losses=losses)
+    assert lines.levels == ["ERROR", "ERROR"]
+    assert lines.words == list(map(str, losses))
+    all_gone, some_gone = lines.words
+    assert "has lost messages: what was sent before 2031-05-04 11:30:00 UTC and had not ended is gone" in all_gone
+    assert "it is as it was at 2031-05-04 10:00:00 UTC" in some_gone
+    assert {record.name for record in lines.records} == {"django_tasks.broker"}
+    assert vars(lines.records[1])["since"] == since
 
 
 def test_connecting_twice_says_nothing_twice(lines: Lines, connected: None) -> None:

@@ -305,6 +305,18 @@ class ViewContract(BrokerHarness):
         assert self._counts(broker) == {QUEUE: (2, 0, 2)}
         peer.close()
 
+    def test_marks_are_numbered_wherever_messages_are_kept(self, broker: Broker) -> None:
+        needs(broker, "marks")
+        peer = self.peer(broker)
+        first, second, third = (one.mark([QUEUE, "other"]) for one in (broker, peer, broker))
+        assert first
+        assert [mark.place for mark in first] == [mark.place for mark in second]
+        for one, two, three in zip(first, second, third, strict=True):
+            assert (two.number, three.number) == (one.number + 1, one.number + 2)
+            assert two.last == one.now
+            assert three.last == two.now <= three.now
+        peer.close()
+
     def test_checks_say_something_or_nothing(self, broker: Broker) -> None:
         assert all(isinstance(said, CheckMessage) for said in broker.check())
 
