@@ -48,7 +48,7 @@ def watch(broker: Broker, queues: Sequence[str], using: str) -> list[Loss]:
     """Leave a mark on a broker's server, keep its number in a database, and return what was lost since the last one:
     each loss once, whoever asks. Raises BrokerUnavailable or a DatabaseError."""
     found: list[Loss] = []
-    for mark, kept in _marks(broker, queues, using):
+    for mark, kept in _marks(broker, queues, using, leave=True):
         if kept is None:
             _remember(broker.alias, mark, using)
             continue
@@ -64,8 +64,9 @@ def watch(broker: Broker, queues: Sequence[str], using: str) -> list[Loss]:
 
 
 def recent(broker: Broker, queues: Sequence[str], using: str) -> Iterator[Loss]:
-    """Give what a broker's server has lost of late, whether or not a worker has noticed; that is left to workers."""
-    for mark, kept in _marks(broker, queues, using):
+    """Give what a broker's server has lost of late, whether or not a worker has noticed. Nothing is written down: that
+    is left to workers, who tell of it."""
+    for mark, kept in _marks(broker, queues, using, leave=False):
         if kept is None:
             continue
         if loss := _loss(broker.alias, mark, kept):
@@ -74,8 +75,8 @@ def recent(broker: Broker, queues: Sequence[str], using: str) -> Iterator[Loss]:
             yield Loss(broker.alias, kept.place, kept.lost_since, kept.lost_at)
 
 
-def _marks(broker: Broker, queues: Sequence[str], using: str) -> list[tuple[Mark, ServerMark | None]]:
-    """Return marks just left, each with what is kept of the last one there.
+def _marks(broker: Broker, queues: Sequence[str], using: str, *, leave: bool) -> list[tuple[Mark, ServerMark | None]]:
+    """Return marks, each with what is kept of the last one there.
 
     What is kept is read first: other workers leave marks meanwhile, so that only a number which is not above it tells
     of a loss.
@@ -83,11 +84,15 @@ def _marks(broker: Broker, queues: Sequence[str], using: str) -> list[tuple[Mark
     if not broker.features.marks:
         return []
     kept = {row.place: row for row in ServerMark.objects.using(using).filter(broker=broker.alias)}
-    return [(mark, kept.get(mark.place)) for mark in broker.mark(queues)]
+    return [(mark, kept.get(mark.place)) for mark in broker.mark(queues, leave=leave)]
 
 
 def _loss(alias: str, mark: Mark, kept: ServerMark) -> Loss | None:
-    return Loss(alias, mark.place, mark.last, mark.now) if mark.number <= kept.number else None
+    if mark.number > kept.number:
+        return None
+    # A mark that is younger than the last one we know of was left when the loss had happened already.
+    since = mark.last if mark.last is not None and mark.last <= kept.marked_at else None
+    return Loss(alias, mark.place, since, mark.now)
 
 
 def _remember(alias: str, mark: Mark, using: str) -> None:

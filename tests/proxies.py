@@ -77,12 +77,12 @@ def proxy_of(alias: str) -> Iterator[PrivatePgBouncer]:
 
 
 @contextmanager
-def routed(alias: str, proxy: PrivatePgBouncer) -> Iterator[None]:
-    """Let all connections to an alias go through a proxy."""
+def routed(alias: str, port: int) -> Iterator[None]:
+    """Let all connections to an alias go through a proxy at a port of this machine."""
     entry = connections.settings[alias]
     before = dict(entry)
     connections[alias].close()
-    entry.update(HOST="127.0.0.1", PORT=str(proxy.port), DISABLE_SERVER_SIDE_CURSORS=True)
+    entry.update(HOST="127.0.0.1", PORT=str(port), DISABLE_SERVER_SIDE_CURSORS=True)
     try:
         yield
     finally:

@@ -173,9 +173,10 @@ class Broker(ABC):
         """Return messages that wait and leave them where they are: what is ready in the order of `fetch`, then what is
         delayed in the order of its time; never what is leased."""
 
-    def mark(self, queues: Sequence[str]) -> list[Mark]:
+    def mark(self, queues: Sequence[str], *, leave: bool = True) -> list[Mark]:
         """Leave a mark wherever the messages of these queues are kept, in one place or several, and return what was
-        found. A server that forgot messages has forgotten the marks that were left after them, too."""
+        found; or only look, and return the marks that would have been left. A server that forgot messages has
+        forgotten the marks that were left after them, too."""
         return []
 
     def close(self) -> None:  # noqa: B027  # most brokers hold nothing that must be let go

@@ -285,11 +285,11 @@ class RedisBroker(Broker):
         ranked = sorted(zip(map(rank_of, kept), messages_of(ready, kept, queue), strict=True), key=_rank)
         return [*(message for _, message in ranked), *messages_of(later, kept_later, queue)][:limit]
 
-    def mark(self, queues: Sequence[str]) -> list[Mark]:
+    def mark(self, queues: Sequence[str], *, leave: bool = True) -> list[Mark]:
         """Leave one mark; in a cluster one for each queue, since each has a node of its own."""
         names = list(dict.fromkeys(queues)) if self._redis.clustered else [""]
         with self._asking():
-            told = [self._run(SCRIPTS["mark"], [name] if name else [], []) for name in names]
+            told = [self._run(SCRIPTS["mark"], [name] if name else [], [int(leave)]) for name in names]
         places = [f"{to_text(base_of(self.prefix, name)) if name else f'{self.prefix}:'}mark" for name in names]
         return [mark_of(f"{place} in {self._redis.where}", said) for place, said in zip(places, told, strict=True)]
 

@@ -73,13 +73,13 @@ def test_a_server_out_of_memory_stops_publishers_for_a_moment_and_consumers_not_
         with pytest.raises(BrokerFull, match="alarm"):
             broker.publish(samples(1))
         assert time.monotonic() - began < 5.0
-        [told] = [one for one in broker.diagnose([QUEUE]).found if one.id == "django_tasks.E122"]
-        assert "low on memory" in told.msg
+        assert "django_tasks.E122" in {one.id for one in broker.diagnose([QUEUE]).found}
         assert broker.ack(held[:5]) == held[:5]
         assert broker.nack(held[5:]) == held[5:]
         assert len(gather(broker, 15)) == 15
     finally:
         server.control("set_vm_memory_high_watermark", "0.4")
+    assert "django_tasks.E122" not in {one.id for one in broker.diagnose([QUEUE]).found}
     broker.publish(samples(1, "after"))
     assert len(gather(broker, 1, "after")) == 1
 

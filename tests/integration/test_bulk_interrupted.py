@@ -6,11 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from django_tasks import bulk
 from django_tasks.connections import brokers
 from django_tasks.exceptions import BrokerUnavailable
-from django_tasks.message import new_id
-from tests.integration.stage import note
+from django_tasks.testing.contracts.harness import samples
 from tests.integration.wired import wired
 from tests.wires import Wire
 
@@ -37,20 +35,20 @@ def test_a_batch_that_was_interrupted_half_way_is_there_in_whole_pieces_and_whol
     wire: Wire, thorough: bool
 ):
     number = 4 * NUMBER if thorough else NUMBER
-    calls = [note.s(each).set(task_id=new_id()) for each in range(number)]
+    broker, messages = brokers["default"], samples(number)
     before = wire.asked
-    bulk(calls[:1000])
+    broker.publish(messages[:1000])
     size = (wire.asked - before) * number // 1000
     wire.cut_after_asking(size * 9 // 10, last=True)
     with pytest.raises(BrokerUnavailable):
-        bulk(calls)
+        broker.publish(messages)
     wire.reopen()
-    if brokers["default"].database is None:
+    if broker.database is None:
         # Those before it stay, since nobody could take them back.
         assert ready() % PIECE == 0
         assert 0 < ready() < number
     else:
         # All of it is one transaction.
         assert ready() == 1000
-    assert len(bulk(calls)) == number
+    broker.publish(messages)
     assert ready() == number

@@ -253,7 +253,7 @@ def pgbouncer() -> Iterator[PrivatePgBouncer]:
 
 @pytest.fixture
 def proxy(alias: str, pgbouncer: PrivatePgBouncer) -> Iterator[None]:
-    with routed(alias, pgbouncer):
+    with routed(alias, pgbouncer.port):
         yield
 
 

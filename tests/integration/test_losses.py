@@ -58,7 +58,6 @@ def test_a_server_that_was_emptied_is_told_of_once(redis_broker: RedisBroker, cl
 
 def test_of_several_who_look_one_tells(redis_broker: RedisBroker, client: redis.Redis):
     other = redises.open_broker(redis_broker.location)
-    # Each has read what is kept before the other wrote it.
     assert [looked(one) for one in (redis_broker, other) for _ in range(5)] == [[]] * 10
     client.flushall()
     assert sum(len(looked(one)) for one in (redis_broker, other)) == 1
@@ -92,20 +91,23 @@ def test_a_server_with_a_log_loses_nothing_when_it_is_killed():
 
 
 def test_a_replica_that_takes_over_and_lags_behind_is_told_of(redis_server: PrivateRedis, client: redis.Redis):
-    with redises.private_redis() as replica, redises.direct(replica.url) as second:
-        with wire_to("127.0.0.1", redis_server.port) as wire:
-            broker = redises.open_broker(f"redis://127.0.0.1:{wire.port}")
-            looked(broker)
-            second.replicaof("127.0.0.1", redis_server.port)
-            redises.until(lambda: second.hget("q:mark", "number") == b"1", "the replica has it too")
-            second.replicaof("NO", "ONE")
-            assert looked(broker) == []
-            wire.target = "127.0.0.1", replica.port
-            wire.bar()
-            wire.reopen()
-            [loss] = looked(broker)
-            assert loss.since is not None
-            broker.close()
+    with (
+        redises.private_redis() as replica,
+        redises.direct(replica.url) as second,
+        wire_to("127.0.0.1", redis_server.port) as wire,
+    ):
+        broker = redises.open_broker(f"redis://127.0.0.1:{wire.port}")
+        looked(broker)
+        second.replicaof("127.0.0.1", redis_server.port)
+        redises.until(lambda: second.hget("q:mark", "number") == b"1", "the replica has it too")
+        second.replicaof("NO", "ONE")
+        assert looked(broker) == []
+        wire.target = "127.0.0.1", replica.port
+        wire.bar()
+        wire.reopen()
+        [loss] = looked(broker)
+        assert loss.since is not None
+        broker.close()
 
 
 def test_what_somebody_else_put_in_place_of_a_mark_stops_nobody(redis_broker: RedisBroker, client: redis.Redis):
@@ -113,10 +115,14 @@ def test_what_somebody_else_put_in_place_of_a_mark_stops_nobody(redis_broker: Re
     assert looked(redis_broker) == []
     assert looked(redis_broker) == []
     client.hset("q:mark", mapping={"number": 3, "at": 10**30})
+    assert [loss.since for loss in told(redis_broker)] == [None]
     assert [loss.since for loss in looked(redis_broker)] == [None]
     client.set("q:mark", "nothing of the kind")
     with pytest.raises(BrokerUnavailable, match="WRONGTYPE"):
         looked(redis_broker)
+    client.delete("q:mark")
+    client.hset("q:mark", "number", "nothing of the kind")
+    assert len(told(redis_broker)) == 1
 
 
 @pytest.fixture

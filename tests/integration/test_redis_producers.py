@@ -70,7 +70,7 @@ async def cancelled_in_the_middle(contexts: list[Context], begun: Semaphore, rng
 async def read_by_many(contexts: list[Context], expected: dict[str, int], rng: random.Random) -> None:
     """Read results, and cancel some of those who do: whoever read somebody else's reply would be wrong about it."""
     asked = rng.choices(list(expected.items()), k=len(contexts))
-    reading = [
+    reading: list[asyncio.Task[Any]] = [
         asyncio.create_task(AsyncResult(task_id).aget(20), context=context)
         for (task_id, _), context in zip(asked, contexts, strict=True)
     ]

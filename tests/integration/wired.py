@@ -42,7 +42,7 @@ def _redis(stack: ExitStack) -> tuple[Wire, dict[str, Any]]:
 def _postgres(stack: ExitStack) -> tuple[Wire, dict[str, Any]]:
     server = connections["postgres"].settings_dict
     wire = stack.enter_context(wire_to(server["HOST"], int(server["PORT"] or 5432)))
-    stack.enter_context(routed("postgres", wire))
+    stack.enter_context(routed("postgres", wire.port))
     return wire, {"BACKEND": "database", "OPTIONS": {"USING": "postgres"}}
 
 

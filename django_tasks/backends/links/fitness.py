@@ -46,9 +46,6 @@ NO_PROPERTIES = bytes(2)
 _PATIENCE = 3.0
 """Seconds to wait for what the server says of a message."""
 
-_REASON = 100
-"""Characters of what the server says that are shown."""
-
 _BOUNDS = ("x-max-length", "x-max-length-bytes")
 
 
@@ -142,10 +139,11 @@ def _provoke(connection: RabbitConnection, alarms: Sequence[str]) -> None:
 
 
 def _alarmed(alarms: Sequence[str], who: str) -> Iterator[CheckMessage]:
-    for reason in alarms[:1]:
+    # What is said of the reason py-amqp keeps to itself.
+    if alarms:
         yield Error(
-            f"{who}: an alarm is in force ({reason[:_REASON]}), and it takes no messages until that is over: sending a "
-            "task raises BrokerFull. Workers go on.",
+            f"{who}: an alarm of its memory or disk is in force, and it takes no messages until that is over: sending "
+            "a task raises BrokerFull. Workers go on.",
             hint="Let workers empty the queues, give it more memory or disk, or correct vm_memory_high_watermark and "
             "disk_free_limit. `rabbitmq-diagnostics alarms` says where.",
             id="django_tasks.E122",

@@ -310,6 +310,8 @@ class ViewContract(BrokerHarness):
         peer = self.peer(broker)
         first, second, third = (one.mark([QUEUE, "other"]) for one in (broker, peer, broker))
         assert first
+        [*looked] = broker.mark([QUEUE, "other"], leave=False)
+        assert [mark.number for mark in looked] == [mark.number + 1 for mark in third]
         assert [mark.place for mark in first] == [mark.place for mark in second]
         for one, two, three in zip(first, second, third, strict=True):
             assert (two.number, three.number) == (one.number + 1, one.number + 2)
