@@ -22,7 +22,7 @@ from django_tasks.message import Delivery
 from django_tasks.plan import Result
 from django_tasks.results.rpc import RpcStore
 from django_tasks.testing.contracts.harness import QUEUE, ids, sample, samples
-from tests.rabbit import Rabbit
+from tests.rabbit import Rabbit, until
 from tools.servers import PrivateRabbitMQ, private
 
 PATIENCE = 60.0
@@ -79,7 +79,7 @@ def test_a_server_out_of_memory_stops_publishers_for_a_moment_and_consumers_not_
         assert len(gather(broker, 15)) == 15
     finally:
         server.control("set_vm_memory_high_watermark", "0.4")
-    assert "django_tasks.E122" not in {one.id for one in broker.diagnose([QUEUE]).found}
+    until(lambda: "django_tasks.E122" not in {one.id for one in broker.diagnose([QUEUE]).found})
     broker.publish(samples(1, "after"))
     assert len(gather(broker, 1, "after")) == 1
 

@@ -12,7 +12,7 @@ import redis
 
 from django_tasks.backends.base import Broker
 from django_tasks.exceptions import BrokerUnavailable
-from django_tasks.testing.contracts.harness import QUEUE, samples
+from django_tasks.testing.contracts.harness import QUEUE, samples, together
 from django_tasks.worker.backoff import Backoff
 from django_tasks.worker.listener import Listener
 from tests import redises
@@ -78,10 +78,7 @@ def herd() -> Iterator[Gather]:
         return members
 
     yield gather
-    for member in members:
-        member.stopping.set()
-    for member in members:
-        member.stop()
+    together(*[member.stop for member in members])
 
 
 def busiest(moments: list[float]) -> int:
