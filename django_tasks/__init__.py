@@ -5,8 +5,9 @@ from __future__ import annotations
 from django_tasks.canvas.compositions import chain, chord, group
 from django_tasks.canvas.mapped import chunks, xmap, xstarmap
 from django_tasks.canvas.signature import Signature, signature
+from django_tasks.canvas.stamping import StampingVisitor
 from django_tasks.context import allow_join_result, current_request
-from django_tasks.control.client import revoke
+from django_tasks.control.client import revoke, revoke_by_stamped_headers
 from django_tasks.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from django_tasks.group_result import GroupResult, ResultSet, result_from_tuple
 from django_tasks.periodic import add_periodic_task
@@ -28,6 +29,7 @@ __all__ = [
     "Retry",
     "Signature",
     "SoftTimeLimitExceeded",
+    "StampingVisitor",
     "Task",
     "abulk",
     "accumulate",
@@ -45,6 +47,7 @@ __all__ = [
     "group",
     "result_from_tuple",
     "revoke",
+    "revoke_by_stamped_headers",
     "send_task",
     "shared_task",
     "signature",

@@ -294,6 +294,7 @@ _RESET: Mapping[str, Any] = {
     "started_at": None,
     "ended_at": None,
     "message": None,
+    "children": None,
     "history": None,
 }
 """What a result says while its task waits to be run again; the history is written for each."""

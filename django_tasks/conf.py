@@ -162,6 +162,9 @@ class Settings:
     enqueue: Enqueue | None = _key(None, _one_of(None, *ENQUEUE))  # noqa: RUF009  # as the fields below
     """None leaves it to the broker."""
 
+    inherit_parent_priority: bool = _key(False, _flag)
+    """Whether what a running task sends, and what follows it, has the task's priority unless another is named."""
+
     acks_late: bool = _key(True, _flag)
     on_crash: Literal["retry", "fail"] = _key("retry", _one_of("retry", "fail"))
     max_crashes: int = _key(3, _count)

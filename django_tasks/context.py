@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from django_tasks.dependencies import Form, Trail
 from django_tasks.exceptions import Retry
 from django_tasks.message import Delivery, Message
 from django_tasks.plan import Outcome
@@ -41,12 +42,18 @@ class Request:
     way: tuple[str, str] = ("", "")
     """The exchange and the routing key that the message came by."""
     is_eager: bool = False
+    store: str = "default"
+    """The alias of the store that keeps the results here."""
+    added: int = 0
+    """How many members this run has added to its group."""
     called_directly: bool = False
     report: Report = _nowhere
     directive: Retry | None = None
     """Set by `retry(throw=False)`: what is to be done when the function returns."""
     following: tuple[Message, ...] = ()
     """The next attempt, prepared by `retry()`."""
+    trail: Trail | None = None
+    """What was sent meanwhile; None while nothing was."""
 
     @property
     def id(self) -> str | None:
@@ -97,6 +104,11 @@ class Request:
         return forms(self.embed, "chain")
 
     @property
+    def children(self) -> list[Form]:
+        """What it has sent so far, as `as_tuple` has it; with its result also what followed it."""
+        return [] if self.trail is None else self.trail.forms
+
+    @property
     def correlation_id(self) -> str | None:
         return self.id
 
@@ -138,6 +150,16 @@ class Request:
         return self.message.headers
 
     @property
+    def stamps(self) -> dict[str, Any]:
+        """What the call was stamped with, by name."""
+        return self.message.stamps
+
+    @property
+    def stamped_headers(self) -> list[str]:
+        """The names of its stamps."""
+        return list(self.message.stamps)
+
+    @property
     def delivery_info(self) -> dict[str, Any]:
         exchange, key = self.way
         return {
@@ -155,6 +177,15 @@ _joining: ContextVar[bool] = ContextVar("django_tasks_joining", default=False)
 def current_request() -> Request | None:
     """Return the call that is being answered here, or None outside of a task."""
     return _current.get()
+
+
+def remember(handle: Any, request: Request | None = None) -> None:
+    """Have a task, that which runs here unless another is given, keep in mind what it has sent."""
+    request = _current.get() if request is None else request
+    if request is not None:
+        if request.trail is None:
+            request.trail = Trail()
+        request.trail.add(handle)
 
 
 @contextmanager

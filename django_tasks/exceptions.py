@@ -17,6 +17,7 @@ DjangoTasksError
 ├── StoreUnavailable             the result store does not answer
 ├── ResultTooLarge               the result store has no room for one result of this size
 ├── ResultTimeout                `AsyncResult.get(timeout=...)` ran out of time
+├── IncompleteStream             a task whose children are asked for has not ended
 ├── TaskError                    how a task ended, seen by whoever waits for its result
 │   ├── MaxRetriesExceeded
 │   ├── TaskRevoked
@@ -134,6 +135,10 @@ class ResultTooLarge(DjangoTasksError):
 
 class ResultTimeout(DjangoTasksError, TimeoutError):
     """The task did not end in the time that the caller was willing to wait."""
+
+
+class IncompleteStream(DjangoTasksError):
+    """A task whose children are asked for has not ended, so that it may have more."""
 
 
 class TaskError(DjangoTasksError):

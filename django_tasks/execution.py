@@ -116,6 +116,7 @@ def execute(delivery: Delivery, site: Site) -> Outcome:
         deliveries=delivery.deliveries,
         way=(delivery.exchange, delivery.routing_key),
         is_eager=site.eager,
+        store=site.store,
         report=lambda outcome: site.report(delivery, outcome),
     )
     attempt = Attempt(task, request, delivery, site, site.clock())
@@ -187,6 +188,7 @@ def _run_atomic(attempt: Attempt) -> Outcome:
         if outcome.state != states.SUCCESS:
             # What it did would be done again by the next attempt, or be half of what it was to do.
             transaction.set_rollback(True, using=using)
+            attempt.request.trail = None
             return outcome
         if attempt.delivery.receipt is ACKED or attempt.site.eager:
             return outcome
@@ -290,7 +292,9 @@ def _failure(attempt: Attempt, error: BaseException) -> Outcome:
 
 
 def _timed(attempt: Attempt, outcome: Outcome) -> Outcome:
-    return replace(outcome, started=attempt.started, ended=attempt.site.clock())
+    trail = attempt.request.trail
+    children = "" if trail is None else trail.text()
+    return replace(outcome, started=attempt.started, ended=attempt.site.clock(), children=children)
 
 
 def _conclude(attempt: Attempt, outcome: Outcome) -> Outcome:

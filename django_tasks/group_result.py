@@ -16,9 +16,9 @@ from django_tasks.control.client import revoke
 from django_tasks.encryption import reveal_value
 from django_tasks.exceptions import ResultTimeout
 from django_tasks.failure import Failure, rebuild
-from django_tasks.message import is_group_id, member_id
+from django_tasks.message import is_group_id, member_id, valid_id
 from django_tasks.plan import Part, Result
-from django_tasks.result import FORBIDDEN, AsyncResult, value_of
+from django_tasks.result import FORBIDDEN, AsyncResult, look, value_of
 from django_tasks.results.groups import Progress
 from django_tasks.serializers import loads
 
@@ -85,18 +85,7 @@ class ResultSet:
 
     def _known(self) -> list[Result]:
         """Return what is known of each task, in one look at each store."""
-        leaves = self._leaves
-        found: dict[str, dict[str, Result]] = {}
-        for store in {leaf.store for leaf in leaves}:
-            asked = [leaf.id for leaf in leaves if leaf.store == store and leaf.known is None]
-            found[store] = results[store].get(asked) if asked else {}
-        for leaf in leaves:
-            known = found[leaf.store].get(leaf.id)
-            if known is not None and known.final:
-                leaf.known = known
-        return [
-            leaf.known or found[leaf.store].get(leaf.id) or Result(id=leaf.id, state=states.PENDING) for leaf in leaves
-        ]
+        return look(self._leaves)
 
     def completed_count(self) -> int:
         """Return how many have ended well."""
@@ -344,12 +333,15 @@ def _value_of(part: Part, handle: Any, propagate: bool) -> Any:
 
 
 def result_from_tuple(form: Sequence[Any], store: str = "default") -> Any:
-    """Return the handle of which `as_tuple` gave the ids."""
+    """Return the handle of which `as_tuple` gave the ids; raises TypeError or ValueError for something else."""
     head, members = form
-    if isinstance(head, str):
-        return AsyncResult(head, store)
-    own_id, parent = head
+    own_id, parent = (head, None) if isinstance(head, str) else head
+    if not valid_id(own_id):
+        raise ValueError(f"{own_id!r:.80} is no id of a task or a group.")
     before = None if parent is None else result_from_tuple(parent, store)
     if members is None:
         return AsyncResult(own_id, store, parent=before)
     return GroupResult(own_id, [result_from_tuple(each, store) for each in members], store, before)
+
+
+AsyncResult.made_of = staticmethod(result_from_tuple)

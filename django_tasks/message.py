@@ -18,6 +18,8 @@ PRIORITY_MIN, PRIORITY_MAX = -100, 100
 ID_LENGTH = 255
 QUEUE_LENGTH = 128
 NAME_LENGTH = 255
+STAMPS = 100
+"""How many stamps a message may carry, the values of lists counted."""
 
 Enqueue = Literal["on_commit", "transaction", "immediate"]
 """When a message is sent to a broker that takes no part in the database's transactions: when the caller's has been
@@ -83,6 +85,14 @@ class Message:
         """Where the result is to go, with a store that sends it to who asked."""
         told = self.headers.get("reply_to")
         return told if isinstance(told, str) else ""
+
+    @property
+    def stamps(self) -> dict[str, Any]:
+        """What the call was stamped with, by name; nothing where the headers hold something else."""
+        names, stamps = self.headers.get("stamped_headers"), self.headers.get("stamps")
+        if not isinstance(names, list) or not isinstance(stamps, dict):
+            return {}
+        return {name: stamps[name] for name in names[:STAMPS] if isinstance(name, str) and name in stamps}
 
 
 FIELDS = tuple(field.name for field in fields(Message))

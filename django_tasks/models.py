@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 from django.db import models
-from django.utils.timezone import now
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from django_tasks.message import ID_LENGTH, NAME_LENGTH, QUEUE_LENGTH
-from django_tasks.querysets import PLANNING, PeriodicTaskQuerySet, anew
+from django_tasks.periodic_models import BeatNode, PeriodicTask, ScheduledRun
 from django_tasks.schema import LongTextField, NameField, PartIndex
+
+__all__ = [
+    "BeatNode",
+    "Crash",
+    "GroupMember",
+    "GroupPart",
+    "PeriodicTask",
+    "QueuedMessage",
+    "Revocation",
+    "ScheduledRun",
+    "ServerMark",
+    "TaskGroup",
+    "TaskResult",
+    "WorkerNode",
+]
 
 ALIAS_LENGTH = 64
 STATE_LENGTH = 64
@@ -31,14 +44,14 @@ class QueuedMessage(models.Model):
     # Minus the priority: every column of an index goes upwards, which every vendor can read in order.
     rank = models.SmallIntegerField(_("rank"), default=0)
     ready = models.BooleanField(_("ready"), default=True)
-    visible_at = models.DateTimeField(_("visible at"), default=now)
+    visible_at = models.DateTimeField(_("visible at"), default=timezone.now)
     lease_token = models.BigIntegerField(_("lease token"), null=True, editable=False)
     leased_by = NameField(_("leased by"), max_length=255, blank=True, default="")
     deliveries = models.IntegerField(_("deliveries"), default=0)
     task = NameField(_("task"), max_length=NAME_LENGTH)
     headers = LongTextField(_("headers"), default="{}")
     body = models.BinaryField(_("body"))
-    created_at = models.DateTimeField(_("created at"), default=now)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now)
 
     class Meta:
         verbose_name = _("waiting message")
@@ -90,6 +103,8 @@ class TaskResult(models.Model):
     history = LongTextField(_("history"), blank=True, default="")
     # The message of a task that failed, so that it can be sent again.
     message = LongTextField(_("message"), null=True)
+    # The ids of what it sent and of what followed it, as JSON.
+    children = LongTextField(_("children"), null=True)
 
     class Meta:
         verbose_name = _("result")
@@ -128,7 +143,7 @@ class TaskGroup(models.Model):
     saved = LongTextField(_("saved"), null=True)
     root_id = NameField(_("root id"), max_length=ID_LENGTH, null=True)
     parent_id = NameField(_("parent id"), max_length=ID_LENGTH, null=True)
-    created_at = models.DateTimeField(_("created at"), default=now)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now)
     ended_at = models.DateTimeField(_("ended at"), null=True)
     # When it fails if not all have ended, on the clock of the database; nothing once they have.
     deadline = models.DateTimeField(_("deadline"), null=True)
@@ -165,6 +180,24 @@ class GroupPart(models.Model):
         return f"{self.group_id}/{self.index}"
 
 
+class GroupMember(models.Model):
+    """A member that was added to a group after that was sent."""
+
+    id = models.BigAutoField(_("number"), primary_key=True)
+    group_id = NameField(_("group id"), max_length=ID_LENGTH)
+    # Made of the id of the task that added it, and of how many it had added before.
+    name = NameField(_("name"), max_length=36)
+    index = models.IntegerField(_("number in the group"))
+
+    class Meta:
+        verbose_name = _("added member of a group")
+        verbose_name_plural = _("added members of groups")
+        constraints = [models.UniqueConstraint(fields=["group_id", "name"], name="django_tasks_member_name")]
+
+    def __str__(self) -> str:
+        return f"{self.group_id}/{self.index}"
+
+
 class WorkerNode(models.Model):
     """A worker process that runs, or ran; it says so itself, every few seconds."""
 
@@ -186,8 +219,8 @@ class WorkerNode(models.Model):
     broker = NameField(_("broker"), max_length=ALIAS_LENGTH, default="default")
     version = models.CharField(_("version"), max_length=64, blank=True, default="")
     status = models.CharField(_("status"), max_length=16, choices=Status.choices, default=Status.STARTING)
-    started_at = models.DateTimeField(_("started at"), default=now)
-    heartbeat_at = models.DateTimeField(_("last heartbeat"), default=now)
+    started_at = models.DateTimeField(_("started at"), default=timezone.now)
+    heartbeat_at = models.DateTimeField(_("last heartbeat"), default=timezone.now)
     processed = models.BigIntegerField(_("processed"), default=0)
     failed = models.BigIntegerField(_("failed"), default=0)
     # A JSON list of {id, task, since, pid}.
@@ -209,7 +242,7 @@ class Crash(models.Model):
     worker = NameField(_("worker"), max_length=255, blank=True, default="")
     attempt = models.IntegerField(_("attempt"), default=0)
     reason = LongTextField(_("reason"), blank=True, default="")
-    created_at = models.DateTimeField(_("created at"), default=now)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now)
 
     class Meta:
         verbose_name = _("crash")
@@ -242,13 +275,14 @@ class ServerMark(models.Model):
 
 
 class Revocation(models.Model):
-    """A task that is not to be run; kept, since the message may still be on its way."""
+    """A task that is not to be run, or a stamp of such tasks; kept, since the message may still be on its way."""
 
+    # Or the name of a stamp: see `control.stamps`.
     task_id = NameField(_("task id"), max_length=ID_LENGTH, primary_key=True)
     # Whether a run that has begun is to be ended.
     terminate = models.BooleanField(_("terminate"), default=False)
     reason = LongTextField(_("reason"), blank=True, default="")
-    created_at = models.DateTimeField(_("created at"), default=now)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now)
 
     class Meta:
         verbose_name = _("revocation")
@@ -256,165 +290,3 @@ class Revocation(models.Model):
 
     def __str__(self) -> str:
         return self.task_id
-
-
-class PeriodicTask(models.Model):
-    """A task that is sent whenever its schedule says so.
-
-    `slot_at` is the moment of the schedule that comes next, `next_run_at` when it is to be sent: the same, or later by
-    the jitter. A row that is not `planned` was changed, and the next tick works both out.
-    """
-
-    class Missed(models.TextChoices):
-        SKIP = "skip", _("leave it out")
-        ONCE = "once", _("run once, however many were missed")
-        ALL = "all", _("run for each, the last ones first to be kept")
-
-    class Overlap(models.TextChoices):
-        ALLOW = "allow", _("run both")
-        SKIP = "skip", _("leave the new run out")
-        CANCEL = "cancel", _("cancel the run before")
-        WAIT = "wait", _("let one run wait")
-
-    id = models.BigAutoField(_("number"), primary_key=True)
-    name = NameField(_("name"), max_length=NAME_LENGTH, unique=True)
-    task = NameField(_("task"), max_length=NAME_LENGTH)
-    schedule = LongTextField(_("schedule"))
-    timezone = models.CharField(_("time zone"), max_length=64, blank=True, default="")
-    args = LongTextField(_("arguments"), blank=True, default="[]")
-    kwargs = LongTextField(_("keyword arguments"), blank=True, default="{}")
-    queue = NameField(_("queue"), max_length=QUEUE_LENGTH, blank=True, default="")
-    priority = models.SmallIntegerField(_("priority"), null=True, blank=True)
-    headers = LongTextField(_("headers"), blank=True, default="{}")
-    expires = models.FloatField(_("expires"), null=True, blank=True)
-    one_off = models.BooleanField(_("run once only"), default=False)
-    enabled = models.BooleanField(_("enabled"), default=True)
-    start_at = models.DateTimeField(_("not before"), null=True, blank=True)
-    end_at = models.DateTimeField(_("not after"), null=True, blank=True)
-    missed = models.CharField(_("missed runs"), max_length=8, choices=Missed.choices, default=Missed.ONCE)
-    missed_limit = models.PositiveIntegerField(_("missed runs at most"), default=10)
-    overlap = models.CharField(_("overlapping runs"), max_length=8, choices=Overlap.choices, default=Overlap.ALLOW)
-    jitter = models.FloatField(_("jitter"), default=0.0)
-    pause_after = models.PositiveIntegerField(_("pause after failures"), null=True, blank=True)
-    description = LongTextField(_("description"), blank=True, default="")
-    # Whether the code declares it, which then says all of it but whether it is enabled.
-    from_code = models.BooleanField(_("declared in code"), default=False, editable=False)
-    planned = models.BooleanField(_("planned"), default=False, editable=False)
-    slot_at = models.DateTimeField(_("next slot"), null=True, editable=False)
-    next_run_at = models.DateTimeField(_("next run"), null=True, editable=False)
-    # The slot that waits for the run before it to end.
-    waiting_at = models.DateTimeField(_("waiting slot"), null=True, editable=False)
-    last_run_at = models.DateTimeField(_("last run"), null=True, editable=False)
-    last_task_id = NameField(_("last task id"), max_length=ID_LENGTH, blank=True, default="", editable=False)
-    total_run_count = models.BigIntegerField(_("runs"), default=0, editable=False)
-    failures = models.PositiveIntegerField(_("failures in a row"), default=0, editable=False)
-    # Why it was disabled by itself.
-    error = LongTextField(_("error"), blank=True, default="", editable=False)
-    created_at = models.DateTimeField(_("created at"), default=now, editable=False)
-    changed_at = models.DateTimeField(_("changed at"), default=now, editable=False)
-
-    objects = PeriodicTaskQuerySet.as_manager()
-    # For beats, whose changes are the plan itself.
-    as_they_are: ClassVar[models.Manager[PeriodicTask]] = models.Manager()
-
-    class Meta:
-        verbose_name = _("periodic task")
-        verbose_name_plural = _("periodic tasks")
-        permissions = [("run_periodictask", "Can run periodic tasks now")]
-        indexes = [PartIndex(flag="enabled", value=True, fields=["next_run_at"], name="django_tasks_periodic_due")]
-
-    def __str__(self) -> str:
-        return self.name
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._terms = self._deciding()
-        """What decided when it is due, as it was read."""
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save the row; what a beat has written since it was read stays, and a change of schedule counts at the next
-        tick."""
-        changed = self._state.adding or self._terms != self._deciding()
-        named = kwargs.get("update_fields")
-        if changed and (named is None or PLANNING & set(named)):
-            for name, value in anew().items():
-                setattr(self, name, value)
-            self.error, self.failures = "", 0
-            named = None if named is None else {*named, *anew(), "error", "failures"}
-        if named is None and not self._state.adding and not kwargs.get("force_insert"):
-            kept = frozenset() if changed else frozenset(anew()) | {"error", "failures"}
-            named = [field.name for field in self._meta.concrete_fields if field.name not in KEPT_BY_BEAT | kept]
-        super().save(*args, **{**kwargs, "update_fields": named})
-        self._terms = self._deciding()
-
-    def refresh_from_db(self, *args: Any, **kwargs: Any) -> None:
-        """Read the row again."""
-        super().refresh_from_db(*args, **kwargs)
-        self._terms = self._deciding()
-
-    def _deciding(self) -> tuple[Any, ...]:
-        return tuple(self.__dict__.get(name) for name in sorted(PLANNING))
-
-
-KEPT_BY_BEAT = frozenset({"id", "slot_at", "waiting_at", "last_run_at", "last_task_id", "total_run_count"})
-"""Fields of a periodic task that nobody but a beat writes."""
-
-
-class ScheduledRun(models.Model):
-    """What became of one slot of a periodic task: there is one row for each, so none is run twice."""
-
-    class Outcome(models.TextChoices):
-        SENT = "sent", _("sent")
-        SUCCEEDED = "succeeded", _("succeeded")
-        FAILED = "failed", _("failed")
-        REVOKED = "revoked", _("revoked")
-        SKIPPED = "skipped", _("left out")
-        MISSED = "missed", _("missed")
-
-    id = models.BigAutoField(_("number"), primary_key=True)
-    periodic_task = models.ForeignKey(
-        PeriodicTask, models.CASCADE, related_name="runs", verbose_name=_("periodic task"), db_index=False
-    )
-    # When it was due, by the schedule.
-    slot_at = models.DateTimeField(_("scheduled for"))
-    published_at = models.DateTimeField(_("sent at"), null=True)
-    # Seconds between the two, without the jitter.
-    lateness = models.FloatField(_("lateness"), null=True)
-    task_id = NameField(_("task id"), max_length=ID_LENGTH, blank=True, default="")
-    outcome = models.CharField(_("outcome"), max_length=16, choices=Outcome.choices, default=Outcome.SENT)
-    ended_at = models.DateTimeField(_("ended at"), null=True)
-    note = LongTextField(_("note"), blank=True, default="")
-    created_at = models.DateTimeField(_("created at"), default=now)
-
-    class Meta:
-        verbose_name = _("scheduled run")
-        verbose_name_plural = _("scheduled runs")
-        constraints = [models.UniqueConstraint(fields=["periodic_task", "slot_at"], name="django_tasks_run_slot")]
-        indexes = [
-            models.Index(fields=["task_id"], name="django_tasks_run_task"),
-            models.Index(fields=["created_at"], name="django_tasks_run_created"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.periodic_task}@{self.slot_at.isoformat()}"
-
-
-class BeatNode(models.Model):
-    """A beat that runs, or ran; it says so itself, every few seconds."""
-
-    id = models.BigAutoField(_("number"), primary_key=True)
-    name = NameField(_("name"), max_length=255, unique=True)
-    host = models.CharField(_("host"), max_length=255, blank=True, default="")
-    pid = models.IntegerField(_("process id"), default=0)
-    version = models.CharField(_("version"), max_length=64, blank=True, default="")
-    started_at = models.DateTimeField(_("started at"), default=now)
-    ticked_at = models.DateTimeField(_("last tick"), default=now)
-    # Of this beat, since it was started.
-    published = models.BigIntegerField(_("published"), default=0)
-
-    class Meta:
-        verbose_name = _("beat")
-        verbose_name_plural = _("beats")
-
-    def __str__(self) -> str:
-        return self.name

@@ -71,6 +71,7 @@ class CallOptions(TypedDict, total=False):
     routing_key: str | None
     priority: int | None
     headers: Mapping[str, Any] | None
+    stamps: Mapping[str, Any] | None
     shadow: str | None
     time_limit: float | None
     soft_time_limit: float | None
@@ -171,6 +172,7 @@ _CALLED: Mapping[str, _Rule] = {
     "routing_key": _Rule((str, _NONE), "text"),
     "expires": _EXPIRES,
     "shadow": _Rule((str, _NONE), "a name"),
+    "stamps": _Rule((dict, _NONE), "a dictionary of stamps by name"),
     "time_limit": _LIMIT,
     "soft_time_limit": _LIMIT,
     "ignore_result": _MAYBE,

@@ -118,6 +118,8 @@ class Outcome:
     started: float | None = None
     """Seconds since the epoch; None when the task's function was never entered."""
     ended: float | None = None
+    children: str = ""
+    """What the run sent and what follows it, as JSON: see `dependencies.Trail`."""
     opened: bool = False
     """Whether the body was opened, so that `plan` says all that follows a failure too."""
     counts: bool = True
@@ -160,6 +162,8 @@ class Result:
     root_id: str | None = None
     parent_id: str | None = None
     group_id: str | None = None
+    children: str = ""
+    """What the run sent, and what followed it, as JSON: the ids, as `as_tuple` has them."""
     message: Message | None = None
     """Kept for tasks that failed, so that they can be sent again."""
     reply_to: str = ""

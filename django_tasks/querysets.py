@@ -8,7 +8,7 @@ from django.db import models
 from django.utils import timezone
 
 if TYPE_CHECKING:
-    from django_tasks.models import PeriodicTask  # noqa: F401  # named in the text below
+    from django_tasks.periodic_models import PeriodicTask  # noqa: F401  # named in the text below
 
 PLANNING = frozenset({"schedule", "timezone", "start_at", "end_at", "enabled"})
 """What decides when a periodic task is due."""

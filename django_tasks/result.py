@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from asgiref.sync import sync_to_async
 
 from django_tasks import databases, states
 from django_tasks.connections import results
 from django_tasks.context import may_join
-from django_tasks.control.client import revoke
+from django_tasks.control.client import revoke, revoke_by_stamped_headers
+from django_tasks.dependencies import DependencyGraph, forms_from, once, walk
 from django_tasks.encryption import reveal_value
 from django_tasks.exceptions import ResultTimeout, TaskError
 from django_tasks.failure import rebuild
@@ -29,7 +31,10 @@ FORBIDDEN = (
 class AsyncResult(Generic[R]):
     """A handle on a task that was sent. Two handles with one id are equal."""
 
-    __slots__ = ("id", "ignored", "known", "parent", "store")
+    __slots__ = ("_then", "id", "ignored", "known", "parent", "store")
+
+    made_of: ClassVar[Callable[[Sequence[Any], str], Any]]
+    """Makes the handle again of what `as_tuple` gave, and of the alias of its store."""
 
     def __init__(
         self,
@@ -47,6 +52,8 @@ class AsyncResult(Generic[R]):
         """The handle of what came before, in a chain or a chord."""
         self.known: Result | None = None
         """How the task ended, once that was read."""
+        self._then: list[Callable[[], object]] | None = None
+        """What is to be called when it has ended."""
 
     def __repr__(self) -> str:
         return f"<AsyncResult: {self.id}>"
@@ -67,10 +74,13 @@ class AsyncResult(Generic[R]):
     @property
     def first(self) -> Any:
         """The handle of what the whole began with."""
-        return self if self.parent is None else self.parent.first
+        found: Any = self
+        while found.parent is not None:
+            found = found.parent
+        return found
 
     def as_tuple(self) -> tuple[Any, None]:
-        """Return the ids, of which `result_from_tuple` makes the handle again."""
+        """Return the ids, of which `result_from_tuple` makes the handle again; what it sent is not among them."""
         return (self.id, None if self.parent is None else self.parent.as_tuple()), None
 
     def as_list(self) -> list[str]:
@@ -104,6 +114,7 @@ class AsyncResult(Generic[R]):
         if ended is None:
             raise ResultTimeout(f"Task {self.id} did not end within {timeout} seconds; it is {self.state}.")
         self.known = ended
+        self._call_back()
         if propagate:
             self.maybe_throw()
         return cast(R, self.result)
@@ -119,6 +130,103 @@ class AsyncResult(Generic[R]):
     async def afetch(self) -> Result:
         """Return all that is known now, as `fetch` does."""
         return await sync_to_async(self.fetch)()
+
+    def then(
+        self, callback: Callable[[Self], object], on_error: Callable[[BaseException], object] | None = None
+    ) -> Self:
+        """Have a function called with this handle when the task has ended, or, where it failed and there is an
+        `on_error`, that with the exception; return the handle.
+
+        Called at once if the task has ended. Nobody listens in the background: otherwise it is called when `get` or
+        `wait` of this very handle finds that the task has ended, in that thread, once. What it raises comes out there.
+        """
+
+        def answer() -> object:
+            if on_error is None or self.fetch().state not in states.FAILED:
+                return callback(self)
+            return on_error(cast(BaseException, self.result))
+
+        self._then = [*(self._then or ()), answer]
+        if self.fetch().final:
+            self._call_back()
+        return self
+
+    def _call_back(self) -> None:
+        waiting, self._then = self._then, None
+        for answer in waiting or ():
+            answer()
+
+    # What it sent, and what came of that
+
+    @property
+    def children(self) -> list[Any]:
+        """The handles of what the task sent while it ran, and of what followed it: callbacks, and the next step of its
+        chain. Known when it has ended; up to 1,000 ids are kept."""
+        found: list[Any] = []
+        for form in forms_from(self.fetch().children):
+            try:
+                found.append(AsyncResult.made_of(form, self.store))
+            except (TypeError, ValueError, RecursionError):
+                # Another program may have written it.
+                continue
+        return found
+
+    async def achildren(self) -> list[Any]:
+        """Return the handles of what it sent and of what followed it."""
+        return await sync_to_async(lambda: self.children)()
+
+    def iterdeps(self, intermediate: bool = False) -> Iterator[tuple[Any, Any]]:  # Celery's signature
+        """Give this handle, and those of all that it led to, each with that of what sent it, breadth first.
+
+        Raises IncompleteStream at one that has not ended, or, with `intermediate`, goes on without what that may have
+        sent.
+        """
+        return once(walk(self, look, intermediate=intermediate))
+
+    def collect(
+        self, intermediate: bool = False, *, timeout: float | None = None, propagate: bool = True
+    ) -> Iterator[tuple[Any, Any]]:
+        """Wait for this task, and for all that it led to; give the handle and the value of each, breadth first.
+
+        `timeout`, in seconds, and `propagate` are for each of them, as in `get`.
+        """
+        for _, handle in self.iterdeps(intermediate):
+            yield handle, handle.get(timeout, propagate=propagate)
+
+    async def acollect(
+        self, intermediate: bool = False, *, timeout: float | None = None, propagate: bool = True
+    ) -> AsyncIterator[tuple[Any, Any]]:
+        """Do as `collect` does, without blocking the event loop."""
+        found = self.collect(intermediate, timeout=timeout, propagate=propagate)
+        while (pair := await databases.aside(partial(next, found, None))) is not None:
+            yield pair
+
+    def get_leaf(self) -> Any:
+        """Return the value of what was reached last of all that it led to; raises as `collect` does."""
+        last: Any = None
+        for _, value in self.collect():
+            last = value
+        return last
+
+    async def aget_leaf(self) -> Any:
+        """Do as `get_leaf` does, without blocking the event loop."""
+        return await databases.aside(self.get_leaf)
+
+    def build_graph(self, intermediate: bool = False) -> DependencyGraph:
+        """Return what led to what, this task first; raises IncompleteStream as `iterdeps` does."""
+        graph = DependencyGraph(self.id)
+        for parent, handle in walk(self, look, intermediate=intermediate):
+            graph.add_arc(handle)
+            if parent is not None:
+                graph.add_edge(parent, handle)
+        return graph
+
+    @property
+    def graph(self) -> DependencyGraph:
+        """What led to what, when all of it has ended."""
+        return self.build_graph()
+
+    # What is known
 
     @property
     def state(self) -> str:
@@ -218,11 +326,35 @@ class AsyncResult(Generic[R]):
         """Revoke the task; with `terminate` also while it runs."""
         revoke([self.id], terminate=terminate)
 
+    def revoke_by_stamped_headers(self, headers: Mapping[str, Any], *, terminate: bool = False) -> None:
+        """Revoke all tasks that carry one of these stamps, this one or not."""
+        revoke_by_stamped_headers(headers, terminate=terminate)
+
     async def aforget(self) -> None:
         await sync_to_async(self.forget)()
 
+    async def arevoke_by_stamped_headers(self, headers: Mapping[str, Any], *, terminate: bool = False) -> None:
+        await sync_to_async(self.revoke_by_stamped_headers)(headers, terminate=terminate)
+
     async def arevoke(self, *, terminate: bool = False) -> None:
         await sync_to_async(self.revoke)(terminate=terminate)
+
+
+def look(handles: Sequence[Any]) -> list[Result]:
+    """Return what is known of each task, in one look at each store; those that have ended are told to their handles.
+
+    A handle that is none of a task is passed over.
+    """
+    leaves = [handle for handle in handles if isinstance(handle, AsyncResult)]
+    found: dict[str, dict[str, Result]] = {}
+    for store in {leaf.store for leaf in leaves}:
+        asked = [leaf.id for leaf in leaves if leaf.store == store and leaf.known is None]
+        found[store] = results[store].get(asked) if asked else {}
+    for leaf in leaves:
+        known = found[leaf.store].get(leaf.id)
+        if known is not None and known.final:
+            leaf.known = known
+    return [leaf.known or found[leaf.store].get(leaf.id) or Result(id=leaf.id, state=states.PENDING) for leaf in leaves]
 
 
 def value_of(result: Result) -> Any:

@@ -10,6 +10,7 @@ from asgiref.sync import sync_to_async
 from django_tasks.canvas.calls import ignored, lineage, plainly
 from django_tasks.canvas.signature import Signature
 from django_tasks.canvas.steps import Step
+from django_tasks.context import remember
 from django_tasks.message import Message
 from django_tasks.options import CallOptions
 from django_tasks.plan import Plan, joined
@@ -50,6 +51,8 @@ def bulk(calls: Iterable[Signature]) -> list[AsyncResult[Any]]:
         plans.append(node.begin(step))
         handles.append(node.handle())
     begin(joined([*plans, Plan(tuple(plain))]))
+    for handle in handles:
+        remember(handle)
     return handles
 
 

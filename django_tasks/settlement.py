@@ -156,6 +156,7 @@ def result_of(delivery: Delivery, outcome: Outcome, worker: str) -> Result:
         outcome.state,
         value=outcome.value,
         failure=outcome.failure,
+        children=outcome.children,
         worker=worker,
         attempts=delivery.attempt,
         runtime=outcome.runtime if outcome.ended is not None else None,

@@ -132,6 +132,8 @@ def _canonical(message: Message, version: str, moment: int) -> bytes:
     try:
         # Twice: names that are numbers sort otherwise once they are text.
         said["headers"] = json.loads(_encode(headers)) if headers else {}
+        if stamps := message.stamps:
+            said["stamps"] = json.loads(_encode(stamps))
         return _encode(said).encode("ascii") + b"\0" + message.body
     except (TypeError, ValueError, RecursionError) as error:
         raise SerializationError("headers", f"cannot be signed: {error}") from error

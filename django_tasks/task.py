@@ -15,9 +15,10 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django_tasks import conf, periodic, states
 from django_tasks.canvas.calls import next_attempt
 from django_tasks.canvas.continuations import replacement
+from django_tasks.canvas.growth import member, send
 from django_tasks.canvas.mapped import chunks, xmap, xstarmap
 from django_tasks.canvas.signature import Signature
-from django_tasks.context import Request, current_request
+from django_tasks.context import Request, current_request, remember
 from django_tasks.exceptions import MaxRetriesExceeded, Replaced, Retry
 from django_tasks.message import Message
 from django_tasks.options import (
@@ -244,6 +245,23 @@ class Task(Generic[P, R]):
         if node.is_empty:
             raise ValueError("There is nothing in what is to run in this task's place.")
         raise Replaced(replacement(request, node))
+
+    def add_to_chord(self, sig: Signature, lazy: bool = False) -> Any:  # Celery's signature
+        """Add a call, or a workflow, to the chord or group of which this task is a member, and send it; return its
+        handle, or with `lazy` the signature, which is then to be sent by its `delay`.
+
+        The body of the chord waits for it too, and gets its value after those of the other members. A run that is
+        repeated adds the same members again, which count once. Raises ValueError for a task that is no member,
+        ChordError for a group that has ended meanwhile.
+        """
+        request = self.request
+        node = member(request, sig)
+        if lazy:
+            return node
+        send(request, node)
+        handle = node.handle(request.store)
+        remember(handle, request)
+        return handle
 
     def retry_policy(self, max_retries: int | None = None) -> RetryPolicy:
         """Return when this task is run again; `max_retries` overrides what was declared."""

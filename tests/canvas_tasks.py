@@ -75,3 +75,32 @@ def ids(self: Task[..., Any], *args: Any) -> dict[str, Any]:
 def collect(*args: Any) -> list[Any]:
     """Return all that it was given."""
     return list(args)
+
+
+@task(bind=True)
+def send(self: Task[..., Any], forms: list[Any]) -> int:
+    """Send calls; note what the request says of them."""
+    for form in forms:
+        signature(form).apply_async()
+    told.append([[list(head), members] for head, members in self.request.children])
+    return len(forms)
+
+
+@task(bind=True)
+def stamped(self: Task[..., Any], *args: Any) -> dict[str, Any]:
+    """Tell what the call was stamped with."""
+    told.append(self.request.stamps)
+    return self.request.stamps
+
+
+@task(bind=True)
+def grow(self: Task[..., Any], forms: list[Any], retries: int = 0, *, lazy: bool = False) -> str:
+    """Add calls to the chord of which this one is a member, in each of so many runs and one more."""
+    for form in forms:
+        added = self.add_to_chord(signature(form), lazy=lazy)
+        told.append(added.id)
+        if lazy:
+            added.delay()
+    if self.request.retries < retries:
+        raise self.retry(countdown=0)
+    return "grown"

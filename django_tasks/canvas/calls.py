@@ -11,6 +11,7 @@ from django.apps import apps
 from django.utils import timezone
 
 from django_tasks import conf
+from django_tasks.canvas.stamping import stamp_headers
 from django_tasks.connections import results
 from django_tasks.context import Request, current_request
 from django_tasks.encryption import conceal
@@ -49,6 +50,8 @@ class Lineage(NamedTuple):
 
     root_id: str | None = None
     parent_id: str | None = None
+    priority: int | None = None
+    """What it goes by unless it is told otherwise; None leaves it to the queue."""
 
 
 ORPHAN = Lineage()
@@ -57,7 +60,12 @@ ORPHAN = Lineage()
 def lineage() -> Lineage:
     """Return where a call comes from that is made here."""
     parent = current_request()
-    return ORPHAN if parent is None else Lineage(parent.root_id, parent.id)
+    return ORPHAN if parent is None else Lineage(parent.root_id, parent.id, inherited_priority(parent.message))
+
+
+def inherited_priority(message: Message) -> int | None:
+    """Return the priority that what a message's task leads to has from it, if the settings have it inherited."""
+    return message.priority if conf.get().inherit_parent_priority else None
 
 
 def place_of(message: Message) -> Place | None:
@@ -84,10 +92,12 @@ def seal(
     """
     options = call.options
     before = lineage() if comes_from is None else comes_from
-    if not embed and options.keys() <= _IDENTITY and (outline := outline_of(call.task)) is not None:
+    usual = not embed and before.priority is None and options.keys() <= _IDENTITY
+    if usual and (outline := outline_of(call.task)) is not None:
         member = place_from(options.get("group_id"), options.get("group_index"))
         if member is not None or "group_id" not in options:
-            message = outline.filled(call.args, call.kwargs, _id(options.get("task_id")), before, member)
+            came = (before.root_id, before.parent_id)
+            message = outline.filled(call.args, call.kwargs, _id(options.get("task_id")), came, member)
             return _addressed(message) if replies else message
     unknown = options.keys() - CALL_OPTIONS
     if unknown:
@@ -115,7 +125,7 @@ def seal(
         queue=place.queue,
         exchange=place.exchange,
         routing_key=place.routing_key,
-        priority=priority_for(place.queue, _first(place.priority, declared.priority)),
+        priority=priority_for(place.queue, _first(_first(place.priority, declared.priority), before.priority)),
         countdown=countdown,
         eta=eta,
         expires=_expires(_first(options.get("expires"), declared.expires)),
@@ -132,7 +142,7 @@ def seal(
         kwargs_repr=kwargs_repr,
         origin=origin(),
         enqueue=_first(options.get("enqueue"), declared.enqueue),
-        headers=_headers(options.get("headers")),
+        headers=_headers(options.get("headers")) | stamp_headers(options.get("stamps")),
     )
     sealed = conceal(message) if _encrypts(options.get("encrypt"), declared.encrypt) else message
     return _addressed(sealed) if replies else sealed
@@ -141,11 +151,12 @@ def seal(
 def plainly(call: Call, comes_from: Lineage) -> Message | None:
     """Return the message of a call that has neither options nor an id yet, as `seal` does; None where more is to be
     thought of than its arguments."""
-    outline = None if call.options else outline_of(call.task)
+    outline = None if call.options or comes_from.priority is not None else outline_of(call.task)
     if outline is None:
         return None
     outline.task.check_arguments(call.args, call.kwargs)
-    return _addressed(outline.filled(call.args, call.kwargs, new_id(), comes_from))
+    came = (comes_from.root_id, comes_from.parent_id)
+    return _addressed(outline.filled(call.args, call.kwargs, new_id(), came))
 
 
 def refuse_timeout(options: Mapping[str, Any]) -> None:
@@ -221,7 +232,7 @@ def _id(given: str | None) -> str:
     return given
 
 
-def _headers(given: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _headers(given: Mapping[str, Any] | None) -> dict[str, Any]:
     for key in given or ():
         if not isinstance(key, str):
             raise TypeError(f"headers: the name {key!r} is not a string.")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from django_tasks.canvas.calls import Lineage, place_of
+from django_tasks.canvas.calls import Lineage, inherited_priority, place_of
 from django_tasks.canvas.compositions import chord, group
 from django_tasks.canvas.mapped import ACCUMULATE
 from django_tasks.canvas.signature import Signature, signature
 from django_tasks.canvas.steps import Embed, Step
-from django_tasks.context import Request, forms
+from django_tasks.context import Request, forms, remember
 from django_tasks.exceptions import DjangoTasksError
 from django_tasks.failure import Failure
 from django_tasks.message import Message
@@ -26,12 +26,22 @@ def proceed(request: Request, value: Any) -> Plan:
 
     Raises one of MALFORMED for a value or options that cannot be sent on.
     """
-    step = Step(Lineage(request.root_id, request.id), given=(value,), replies=not request.is_eager)
-    plans = [signature(each).begin(step) for each in request.callbacks]
-    if steps := request.chain:
-        following = list(map(signature, steps[::-1]))
+    comes_from = Lineage(request.root_id, request.id, inherited_priority(request.message))
+    step = Step(comes_from, given=(value,), replies=not request.is_eager)
+    callbacks = [_named(signature(each)) for each in request.callbacks]
+    plans = [each.begin(step) for each in callbacks]
+    following = list(map(signature, request.chain[::-1]))
+    if following:
+        following[0] = _named(following[0])
         plans.append(following[0].begin(replace(step, tail=tuple(following[1:]))))
+    for each in (*callbacks, *following[:1]):
+        remember(each.handle(), request)
     return joined(plans)
+
+
+def _named(node: Signature) -> Signature:
+    """Return a node whose id is known before it is sent: others may have left it to whoever sends it."""
+    return node if node.subtask_type is not None or node.options.get("task_id") is not None else node.frozen()
 
 
 def replacement(request: Request, node: Signature) -> Plan:
@@ -41,15 +51,18 @@ def replacement(request: Request, node: Signature) -> Plan:
         # Only a task can have the id.
         node = chord(node, Signature(ACCUMULATE, kwargs={"index": 0}))
     message = request.message
-    inherited = node.clone(task_id=message.id, link=request.callbacks, link_error=request.errbacks)
+    inherited = node.clone(
+        task_id=message.id, link=request.callbacks, link_error=request.errbacks, stamps=message.stamps
+    )
     frozen = inherited.frozen(place_of(message))
     tail = tuple(map(signature, request.chain[::-1]))
-    return frozen.begin(Step(Lineage(request.root_id, request.parent_id), tail=tail, replies=not request.is_eager))
+    comes_from = Lineage(request.root_id, request.parent_id, inherited_priority(message))
+    return frozen.begin(Step(comes_from, tail=tail, replies=not request.is_eager))
 
 
 def reports(message: Message, embed: Embed, failure: Failure, *, replies: bool = True) -> Plan:
     """Return the errbacks of a task that has failed for good."""
-    step = Step(Lineage(message.root_id or message.id, message.id), replies=replies)
+    step = Step(Lineage(message.root_id or message.id, message.id, inherited_priority(message)), replies=replies)
     plans = []
     for each in forms(embed, "errbacks"):
         errback = signature(each)

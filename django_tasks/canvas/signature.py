@@ -15,8 +15,10 @@ from asgiref.sync import sync_to_async
 
 from django_tasks import conf
 from django_tasks.canvas.calls import lineage
+from django_tasks.canvas.stamping import StampingVisitor, gathered, gathered_over, named, spread, stamp, stamp_links
 from django_tasks.canvas.steps import Step, message_of
 from django_tasks.connections import LOCAL, brokers, groups_of
+from django_tasks.context import remember
 from django_tasks.exceptions import DecodeError
 from django_tasks.message import member_id, new_id
 from django_tasks.options import CALL_OPTIONS, CallOptions
@@ -30,7 +32,7 @@ Form = Mapping[str, Any]
 
 N = TypeVar("N", bound="Signature")
 
-_OWN = frozenset({"group_id", "stamped_headers"})
+_OWN = frozenset({"group_id"})
 """Options that a later one of that name does not replace."""
 LINKS = ("link", "link_error")
 
@@ -60,7 +62,7 @@ class Signature:
         self.task = task
         self.args = tuple(args)
         self.kwargs: dict[str, Any] = {} if kwargs is None else dict(kwargs)
-        self.options: dict[str, Any] = {} if options is None else dict(options)
+        self.options: dict[str, Any] = {} if options is None else gathered(options)
         for name in LINKS:
             if name in self.options:
                 self.options[name] = _linked(self.options[name])
@@ -75,7 +77,7 @@ class Signature:
             "task": self.task,
             "args": list(self.args),
             "kwargs": self._form_of_kwargs(),
-            "options": {name: _plain(value) for name, value in self.options.items()},
+            "options": {name: _plain(value) for name, value in spread(self.options).items()},
             "subtask_type": self.subtask_type,
             "immutable": self.immutable,
         }
@@ -122,6 +124,7 @@ class Signature:
         """Lay options over those of this node; return it."""
         if immutable is not None:
             self.set_immutable(immutable)
+        options = gathered_over(self.options, options)
         self.options.update(options | {name: _linked(options[name]) for name in LINKS if name in options})
         return self
 
@@ -140,6 +143,7 @@ class Signature:
             twin.link(callback)
         for errback in _linked(options.pop("link_error", None)):
             twin.link_error(errback)
+        options = gathered_over(twin.options, options, own=True)
         kept = {name for name in _OWN if name in twin.options}
         twin.options.update({name: value for name, value in options.items() if name not in kept})
         return twin
@@ -159,7 +163,7 @@ class Signature:
         if kwargs is not None:
             twin.kwargs = dict(kwargs)
         if options is not None:
-            twin.options = dict(options)
+            twin.options = gathered(options)
         return twin
 
     def _copy(self) -> Self:
@@ -192,6 +196,19 @@ class Signature:
         self.link_error(errback)
         return self
 
+    def stamp(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> Self:
+        """Stamp each call that it is made of, and what is linked to it, with headers that messages carry; return it.
+
+        A visitor says for each part what it is stamped with beside. A stamp that was there already is replaced, or with
+        `append_stamps` becomes one of a list.
+        """
+        stamp(self, visitor, named(headers), append=append_stamps)
+        return self
+
+    def stamp_links(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> None:
+        """Stamp what is linked to it, and not itself."""
+        stamp_links(self, visitor, named(headers), append=append_stamps)
+
     def flatten_links(self) -> list[Signature]:
         """Return this node and all that is linked to it, and to that."""
         linked = (each.flatten_links() for each in self.options.get("link", ()))
@@ -220,7 +237,9 @@ class Signature:
         """
         node = (self.clone(args, kwargs, **options) if args or kwargs or options else self).frozen()
         begin(node.plan())
-        return node.handle()
+        handle = node.handle()
+        remember(handle)
+        return handle
 
     async def adelay(self, /, *args: Any, **kwargs: Any) -> Any:
         """Send it as `delay` does, without blocking the event loop."""
@@ -355,7 +374,7 @@ def _from_form(form: Form) -> Signature:
 
 def _options_of(form: Form) -> dict[str, Any]:
     """Return the options of a form; Celery has others too, which mean nothing here."""
-    told = form.get("options") or {}
+    told = gathered(form.get("options") or {})
     options = {name: value for name, value in told.items() if name in CALL_OPTIONS}
     if told.get("reply_to"):
         options["headers"] = {**(options.get("headers") or {}), "reply_to": told["reply_to"]}

@@ -97,9 +97,10 @@ def fan(header: Members, step: Step) -> Plan:
         return following[0].begin(replace(step, given=([],), gather=None, tail=following[1:]))
     then = NOTHING
     if following:
-        told = Step(Lineage(root_id, group_id), gather=group_id, tail=following[1:], replies=step.replies)
+        heir = Lineage(root_id, group_id, step.comes_from.priority)
+        told = Step(heir, gather=group_id, tail=following[1:], replies=step.replies)
         then = following[0].begin(told)
-    each = replace(step, comes_from=Lineage(root_id, step.comes_from.parent_id), tail=())
+    each = replace(step, comes_from=step.comes_from._replace(root_id=root_id), tail=())
     record = Group(
         id=group_id,
         size=len(header.tasks),

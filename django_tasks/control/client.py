@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from django.utils.module_loading import import_string
 
 from django_tasks import signals, states
 from django_tasks.connections import home, keepers, results
+from django_tasks.control.stamps import stamp_names
 from django_tasks.exceptions import TaskRevoked
 from django_tasks.failure import capture
 from django_tasks.message import Message
@@ -38,6 +40,18 @@ def revoke(ids: str | Sequence[str], *, terminate: bool = False, reason: str = "
     import_string(ABANDON)(store, over)
     signals.announce(signals.task_revoked, __name__, ids=ids)
     return [message.id for message in ended]
+
+
+def revoke_by_stamped_headers(headers: Mapping[str, Any], *, terminate: bool = False, reason: str = "") -> None:
+    """Revoke all tasks that carry one of these stamps, those that are sent later too: `{"tenant": ["blue", "red"]}`.
+
+    Each ends as REVOKED when a worker meets it, at its next heartbeat at the earliest; one that runs goes on, but is
+    not retried; with `terminate` its worker ends it. Remembered for as long as REVOCATIONS_KEPT says. Raises TypeError
+    for what is no stamp.
+    """
+    names = stamp_names(headers)
+    if names:
+        import_string(LEDGER)(home()).add(names, terminate=terminate, reason=reason)
 
 
 def revoked(message: Message, reason: str = "") -> Result:

@@ -12,7 +12,7 @@ _CHUNK = 500
 
 
 class RevocationLedger:
-    """The revoked task ids, each with whether a run of it is to be ended."""
+    """The revoked task ids, and stamps by their names, each with whether a run of it is to be ended."""
 
     def __init__(self, using: str) -> None:
         self.using = using

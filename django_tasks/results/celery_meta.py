@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django_tasks import states
+from django_tasks.dependencies import CHILDREN, forms_from
 from django_tasks.failure import Failure
 from django_tasks.plan import Result
 from django_tasks.results.fields import fields_of, packed, results_of, unpacked
@@ -31,14 +32,14 @@ def dump_meta(result: Result) -> bytes:
     same = result.value is None or (
         value is not None and result.state not in states.EXCEPTION and _text(value) == result.value
     )
-    rest = packed(fields_of(replace(result, value=None) if same else result))
+    rest = packed(fields_of(replace(result, children="", value=None if same else result.value)))
     return _text(
         {
             "task_id": result.id,
             "status": result.state,
             "result": value,
             "traceback": result.failure.traceback if result.failure else None,
-            "children": [],
+            "children": forms_from(result.children),
             "date_done": result.ended_at.isoformat() if result.ended_at else None,
             "parent_id": result.parent_id,
             "group_id": result.group_id,
@@ -65,7 +66,8 @@ def load_meta(task_id: str, raw: bytes) -> Result | None:
     failed = state in states.EXCEPTION
     value = None if failed or meta.get("result") is None else _text(meta["result"])
     if (ours := _rest(task_id, meta.get(OURS))) is not None:
-        return ours if ours.value is not None or failed else replace(ours, value=value)
+        known = ours.value if ours.value is not None or failed else value
+        return replace(ours, value=known, children=_children(meta.get("children")))
     return Result(
         id=task_id,
         state=state,
@@ -78,7 +80,12 @@ def load_meta(task_id: str, raw: bytes) -> Result | None:
         ended_at=_moment(meta.get("date_done")) if state in states.FINAL else None,
         parent_id=_word(meta.get("parent_id")) or None,
         group_id=_word(meta.get("group_id")) or None,
+        children=_children(meta.get("children")),
     )
+
+
+def _children(told: Any) -> str:
+    return json.dumps(told[:CHILDREN], separators=(",", ":")) if isinstance(told, list) and told else ""
 
 
 def _text(value: Any) -> bytes:

@@ -66,6 +66,8 @@ def fields_of(result: Result) -> list[bytes]:
     if (failure := result.failure) is not None:
         told = [failure.type, failure.module, failure.message, failure.args, failure.traceback, failure.notes]
         fields += (b"f", json.dumps(told).encode())
+    if result.children:
+        fields += (b"h", result.children.encode())
     if result.message is not None and (kept := _dumped(result)) is not None:
         fields += (b"m", kept)
     if result.final:
@@ -120,6 +122,7 @@ def _result(task_id: str, fields: Mapping[bytes, bytes]) -> Result:
         runtime=runtime,
         ended_at=None if ended is None else _EPOCH + timedelta(microseconds=ended),
         message=_restored(fields[b"m"]) if b"m" in fields else None,
+        children=fields.get(b"h", b"").decode(),
         **kept,
     )
 

@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from django_tasks.exceptions import StoreUnavailable
-from django_tasks.models import GroupPart, TaskGroup
+from django_tasks.models import GroupMember, GroupPart, TaskGroup
 from django_tasks.plan import Group, Part, Place
 from django_tasks.protocol import dump_plan, load_plan
 from django_tasks.results.groups import Ended, Groups, Progress, absent, failure_from, failure_text, lateness
@@ -167,6 +167,22 @@ class GroupRows(Groups):
         row = TaskGroup.objects.using(self.database).filter(group_id=group_id).values_list("saved", flat=True)
         return self._run(row.first, atomic=False)
 
+    def grow(self, group_id: str, name: str) -> int | None:
+        return self._run(partial(self._grow, group_id, name))
+
+    def _grow(self, group_id: str, name: str) -> int | None:
+        groups = TaskGroup.objects.using(self.database).filter(group_id=group_id)
+        added = GroupMember.objects.using(self.database).filter(group_id=group_id, name=name)
+        found = groups.select_for_update().values_list("size", "ended_at").first()
+        if found is None:
+            return None
+        known: int | None = added.values_list("index", flat=True).first()
+        if known is not None or found[1] is not None:
+            return known
+        added.create(group_id=group_id, name=name, index=found[0])
+        groups.update(size=found[0] + 1)
+        return found[0]
+
     def forget(self, ids: Sequence[str]) -> int:
         return sum(self._run(partial(self._delete, chunk)) for chunk in _chunks(ids))
 
@@ -174,6 +190,7 @@ class GroupRows(Groups):
         # Past Django's collector, which would read what it deletes.
         parts = GroupPart.objects.using(self.database).filter(group_id__in=ids)
         parts._raw_delete(self.database)
+        GroupMember.objects.using(self.database).filter(group_id__in=ids)._raw_delete(self.database)
         return int(TaskGroup.objects.using(self.database).filter(group_id__in=ids)._raw_delete(self.database))
 
     def expire(self, before: datetime, limit: int = 100) -> int:

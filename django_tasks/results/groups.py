@@ -124,6 +124,13 @@ class Groups(ABC):
         """Return the text that is kept with a group; None if none is."""
 
     @abstractmethod
+    def grow(self, group_id: str, name: str) -> int | None:
+        """Add a member to a group, unless one of that name was added before; return its number.
+
+        None for a group that is not known, or has ended without a member of that name.
+        """
+
+    @abstractmethod
     def forget(self, ids: Sequence[str]) -> int:
         """Remove groups and their parts; return how many groups there were."""
 

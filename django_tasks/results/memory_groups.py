@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from django_tasks.message import Clock
@@ -16,6 +16,8 @@ from django_tasks.results.groups import GRACE, Ended, Groups, Progress, absent, 
 class _Record:
     group: Group
     parts: dict[int, Part] = field(default_factory=dict)
+    added: dict[str, int] = field(default_factory=dict)
+    """The numbers of members that were added later, by their names."""
     failed: Part | None = None
     ended_at: datetime | None = None
     saved: str | None = None
@@ -129,6 +131,17 @@ class MemoryGroups(Groups):
         with self._lock:
             record = self._records.get(group_id)
             return None if record is None else record.saved
+
+    def grow(self, group_id: str, name: str) -> int | None:
+        with self._lock:
+            record = self._records.get(group_id)
+            if record is None or name in record.added:
+                return None if record is None else record.added[name]
+            if record.ended_at is not None:
+                return None
+            number = record.added[name] = record.group.size
+            record.group = replace(record.group, size=number + 1)
+            return number
 
     def forget(self, ids: Sequence[str]) -> int:
         with self._lock:

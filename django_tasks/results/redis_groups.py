@@ -144,6 +144,11 @@ class RedisGroups(Groups):
             text = self._redis.call("HGET", key, b"s")
         return _text(text)
 
+    def grow(self, group_id: str, name: str) -> int | None:
+        with asking():
+            number: int | None = self._run("grow", self._places.of(group_id), [to_bytes(group_id), to_bytes(name)])
+        return number
+
     def forget(self, ids: Sequence[str]) -> int:
         with asking():
             return sum(self._run("forget", base, list(map(to_bytes, chunk))) for base, chunk in self._chunks(ids))
@@ -212,7 +217,7 @@ def _ended(given: tuple[bytes, _Said]) -> Ended:
     raw_id, values = given
     group_id = _name(raw_id)
     said = {name: value for name, value in zip(_TOLD, values, strict=True) if value is not None}
-    mac, size = said.get(b"h", b""), _number(said.get(b"n")) or 0
+    mac, size = said.get(b"h", b""), (_number(said.get(b"n")) or 0) + (_number(said.get(b"c")) or 0)
     keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
     vouched = any(compare_digest(_digest(group_id, said, key), mac) for key in keys)
     try:
@@ -226,7 +231,7 @@ def _ended(given: tuple[bytes, _Said]) -> Ended:
     return Ended(group, _failed(group_id, size, *map(said.get, (b"x", b"w", b"m"))), vouched)
 
 
-_TOLD = (b"n", b"t", b"o", b"r", b"p", b"h", b"x", b"w", b"m")
+_TOLD = (b"n", b"t", b"o", b"r", b"p", b"h", b"x", b"w", b"m", b"c")
 """The names of the fields that scripts tell, in order."""
 _DIGITS = 17
 """As many as a number does not have that is kept here."""

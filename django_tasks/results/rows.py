@@ -45,6 +45,7 @@ COLUMNS: Mapping[str, str] = {
     "parent_id": "text",
     "group_id": "text",
     "message": "text",
+    "children": "text",
     "history": "text",
 }
 """Every column of the table, with PostgreSQL's name of its type."""
@@ -97,6 +98,7 @@ def to_row(result: Result, history: str) -> Row:
         _name(result.parent_id),
         _name(result.group_id),
         None if result.message is None else _kept(result.message),
+        result.children or None,
         history,
     )
     return row if _is_storable(row) else tuple(map(_storable, COLUMNS, row))
@@ -179,7 +181,8 @@ def history_line(result: Result) -> str:
 def from_row(row: Sequence[Any]) -> Result:
     """Return the result of a row, given without its history."""
     (task_id, state, task, queue, worker, args_repr, kwargs_repr, value) = row[:8]
-    (retries, attempts, runtime, created_at, started_at, ended_at, root_id, parent_id, group_id, message) = row[14:24]
+    (retries, attempts, runtime, created_at, started_at, ended_at, root_id, parent_id, group_id) = row[14:23]
+    message, children = row[23:25]
     return Result(
         id=task_id,
         state=state,
@@ -200,6 +203,7 @@ def from_row(row: Sequence[Any]) -> Result:
         parent_id=parent_id,
         group_id=group_id,
         message=None if message is None else _restored(message),
+        children=children or "",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from django_tasks.control.ledger import RevocationLedger
+from django_tasks.control.stamps import names_of
 from django_tasks.endings import revoked
 from django_tasks.message import Delivery
 from django_tasks.settlement import Done
@@ -15,8 +16,9 @@ class Revocations:
     """Looks deliveries up in the ledger, where there is a reason to.
 
     A message that waits is taken out of its queue when it is revoked, so a first delivery can only be revoked where
-    the broker cannot do that, or where an id was revoked before it was sent: for these the ledger is read when it is
-    not empty, as the heart saw it last. One that was leased before (a retry, a redelivery) is always looked up.
+    the broker cannot do that, or where an id was revoked before it was sent, or by its stamp: for these the ledger is
+    read when it is not empty, as the heart saw it last. One that was leased before (a retry, a redelivery) is always
+    looked up.
     """
 
     def __init__(self, ledger: RevocationLedger) -> None:
@@ -46,5 +48,11 @@ class Revocations:
         return [delivery for delivery in running if known.get(delivery.message.id)]
 
     def _among(self, deliveries: Sequence[Delivery]) -> Mapping[str, bool]:
-        ids = [delivery.message.id for delivery in deliveries]
-        return retrying(self.ledger.using, lambda: self.ledger.among(ids), atomic=False)
+        """Return the ids of those that are revoked, by id or by stamp, with whether a run of them is to be ended."""
+        names = {delivery.message.id: names_of(delivery.message) for delivery in deliveries}
+        asked = list(dict.fromkeys(name for each in names.values() for name in each))
+        known = retrying(self.ledger.using, lambda: self.ledger.among(asked), atomic=False)
+        if not known:
+            return known
+        found = {task_id: [known[name] for name in each if name in known] for task_id, each in names.items()}
+        return {task_id: any(each) for task_id, each in found.items() if each}

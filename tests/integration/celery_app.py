@@ -45,6 +45,7 @@ def tell(request: Any, **more: Any) -> None:
         "origin": request.origin,
         "priority": (request.delivery_info or {}).get("priority"),
         "tenant": (request.headers or {}).get("tenant"),
+        "stamps": request.stamps,
         **more,
     }
     with open(os.environ["INTEROP_FILE"], "a") as file:  # noqa: PTH123  # one write for each line

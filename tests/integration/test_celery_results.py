@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -61,12 +62,14 @@ def failure(error: Exception) -> Result:
 
 
 def test_celery_reads_our_values(store, client):
-    done = Result(id=new_id(), state=states.SUCCESS, value=dumps(VALUE), task="t", ended_at=datetime.now(UTC))
-    store.save([done])
+    other = Result(id=new_id(), state=states.SUCCESS, value=dumps(VALUE), task="t", ended_at=datetime.now(UTC))
+    done = replace(other, id=new_id(), children='[[["child",null],null]]')
+    store.save([done, other])
     found = client.AsyncResult(done.id)
     assert found.state == "SUCCESS"
     assert found.result == VALUE
-    assert found.children == []
+    assert [child.id for child in found.children] == ["child"]
+    assert client.AsyncResult(other.id).children == []
 
 
 def test_celery_reads_our_failures(store, client):

@@ -10,7 +10,7 @@ import celery
 import pytest
 
 from django_tasks import chain, signature, states
-from tests.canvas_tasks import add, fail, note, told
+from tests.canvas_tasks import add, fail, note, stamped, told
 from tests.integration.celery_sides import CeleryWorker, site_on
 from tests.integration.stage import Meanwhile, build, open_gate_when, stage
 from tests.rabbit import Rabbit
@@ -94,4 +94,25 @@ def test_callbacks_of_celerys_client_are_sent_by_us(rabbit: Rabbit):
     bad.apply_async()
     until(lambda: len(told) == 2)
     assert sorted(told, key=str) == [["failed"], [3, "linked"]]
+    client.close()
+
+
+def test_stamps_go_to_celery_and_come_back(rabbit: Rabbit, worker: CeleryWorker):
+    theirs = signature("interop.note", queue=THEIRS)
+    whole = chain(add.s(1, 1), theirs, signature(stamped.name, queue=OURS, immutable=True))
+    result = whole.stamp(tenant="blue", orders=[7, 8]).apply_async()
+    stamps = {"tenant": "blue", "orders": [7, 8]}
+    until(lambda: stamps in told)
+    [seen] = worker.seen(result.parent.id)
+    assert seen["stamps"] == stamps
+
+
+def test_we_read_the_stamps_of_celerys_client(rabbit: Rabbit):
+    client = celery.Celery("client", broker=rabbit.url, set_as_current=False)
+    call = client.signature(stamped.name, queue=OURS)
+    call.link(client.signature(stamped.name, immutable=True, queue=OURS))
+    call.stamp(tenant="blue")
+    call.apply_async()
+    until(lambda: len(told) == 2)
+    assert told == [{"tenant": "blue"}] * 2
     client.close()

@@ -15,7 +15,7 @@ from django.dispatch import Signal
 from django.test import override_settings
 from django.utils import timezone
 
-from django_tasks import AsyncResult, bulk, revoke, send_task, signals, states, task
+from django_tasks import AsyncResult, bulk, revoke, revoke_by_stamped_headers, send_task, signals, states, task
 from django_tasks.connections import brokers, results
 from django_tasks.exceptions import TaskRevoked
 from django_tasks.message import Delivery
@@ -126,6 +126,21 @@ def test_a_worker_that_may_take_no_more_rests_until_its_last_task_has_ended():
     Meanwhile(worker, story)
     assert worker.processed == 1
     assert time.thread_time() - before < 0.5
+
+
+def test_what_runs_with_a_revoked_stamp_is_ended():
+    def story() -> None:
+        handles = [hold.s().stamp(tenant=tenant).apply_async() for tenant in ("blue", "green")]
+        stage.until(lambda: len(stage.begun) == 2)
+        revoke_by_stamped_headers({"tenant": "blue"}, terminate=True)
+        with pytest.raises(TaskRevoked):
+            handles[0].get(PATIENCE)
+        stage.gate.set()
+        assert handles[1].get(PATIENCE) == 1
+        worker.stop()
+
+    worker = build(heartbeat=0.1)
+    Meanwhile(worker, story)
 
 
 @each_pool

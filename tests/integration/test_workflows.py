@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from django_tasks import GroupResult, bulk, chain, chord, group, states
+from django_tasks import GroupResult, bulk, chain, chord, group, revoke_by_stamped_headers, states
 from django_tasks.canvas.signature import Signature
-from django_tasks.connections import brokers, groups_of
+from django_tasks.connections import brokers, groups_of, results
 from django_tasks.exceptions import ChordError
 from django_tasks.worker import maintenance
 from tests import waits
-from tests.canvas_tasks import add, become, fail, ids, mul, note, on_error, on_error_id, same, told, tsum
-from tests.integration.stage import FAULTY, Meanwhile, build, burst, hold, stage, until
+from tests.canvas_tasks import add, become, fail, grow, ids, mul, note, on_error, on_error_id, same, send, told, tsum
+from tests.integration.stage import FAULTY, PATIENCE, Meanwhile, build, burst, hold, stage, until
 from tests.rabbit import Rabbit
 from tests.settings import REDIS_PREFIX, REDIS_URL
 
@@ -188,3 +188,42 @@ def test_who_is_who():
     members, first = last.parent, last.parent.parent
     assert last.get(0.1) == {"id": last.id, "root": first.id, "parent": members.id, "group": None}
     assert [each["parent"] for each in members.get(0.1)] == [first.id, first.id]
+
+
+def test_what_tasks_sent_is_told_with_their_results():
+    first = send.s([add.s(1, 1), chord([add.s(1, 1), add.s(2, 2)], tsum.s())])
+    last = chain(first, add.s(100)).apply_async()
+    burst()
+    one, members, body, after = last.parent.children
+    assert (one.get(0.1), members.get(0.1), body.get(0.1)) == (2, [2, 4], 6)
+    assert after == last
+    values = [value for _, value in last.parent.collect(timeout=0.1) if isinstance(value, int)]
+    assert sorted(values) == [2, 2, 2, 4, 6, 102]
+
+
+def test_a_revoked_stamp_stops_what_waits_and_what_is_sent_later():
+    waiting = chord([add.s(1, 1), same.s(2)], tsum.s()).stamp(tenant="blue").apply_async()
+    delayed = same.s(3).stamp(tenant="blue").set(countdown=0.1).apply_async()
+    other = same.s(4).stamp(tenant="green").apply_async()
+    revoke_by_stamped_headers({"tenant": "blue"})
+    later = same.s(5).stamp(tenant=["red", "blue"]).apply_async()
+    burst()
+    # Another worker, after a restart of all.
+    worker = build()
+
+    def story() -> None:
+        results["default"].wait([delayed.id], PATIENCE)
+        worker.stop()
+
+    Meanwhile(worker, story)
+    assert [each.state for each in (*waiting.parent, delayed, later)] == [states.REVOKED] * 4
+    assert (waiting.state, other.get(0.1)) == (states.FAILURE, 4)
+
+
+def test_a_chord_waits_for_what_its_members_add():
+    added = [same.s(0), chain(add.s(1, 1), add.s(1))]
+    result = chord([grow.s(added, 1), same.s(9)], same.s()).apply_async()
+    burst()
+    assert result.get(0.1) == ["grown", 9, 0, 3]
+    known = result.parent.progress()
+    assert (known.size, known.done) == (4, 4)

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from django_tasks import states
+from django_tasks import AsyncResult, actions, revoke_by_stamped_headers, states
 from django_tasks.control.ledger import RevocationLedger
-from django_tasks.message import Delivery, Message
+from django_tasks.message import Delivery, Message, valid_id
+from django_tasks.models import Revocation
 from django_tasks.worker.revocation import Revocations
 
 pytestmark = pytest.mark.django_db
@@ -79,3 +80,75 @@ def test_only_a_terminating_revocation_ends_what_runs(revocations: Revocations, 
     revocations.refresh()
     with django_assert_num_queries(0):
         assert revocations.to_end([one, two, three]) == []
+
+
+def stamp(task_id: str, **stamps: Any) -> Delivery:
+    headers = {"stamped_headers": list(stamps), "stamps": stamps}
+    return Delivery(Message(id=task_id, task="t", body=b"", headers=headers), "r")
+
+
+def left(revocations: Revocations, *deliveries: Delivery) -> list[str]:
+    return [delivery.message.id for delivery in revocations.sift(deliveries)[0]]
+
+
+def test_tasks_with_a_revoked_stamp_end_in_one_query(revocations: Revocations, django_assert_num_queries: Any) -> None:
+    revoke_by_stamped_headers({"tenant": ["blue", "red"], "order": 7})
+    several = [
+        stamp("1", tenant="blue"),
+        stamp("2", tenant="green"),
+        stamp("3", tenant=["green", "red"], more=1),
+        stamp("4", order=7),
+        stamp("5", order="7"),
+        stamp("6", other="blue"),
+        deliver("7"),
+    ]
+    with django_assert_num_queries(1):
+        assert left(revocations, *several) == ["2", "5", "6", "7"]
+
+
+def test_stamps_cost_nothing_where_nothing_is_revoked(revocations: Revocations, django_assert_num_queries: Any) -> None:
+    revocations.refresh()
+    with django_assert_num_queries(0):
+        assert left(revocations, stamp("1", tenant="blue")) == ["1"]
+
+
+def test_only_a_terminating_revocation_of_a_stamp_ends_what_runs(revocations: Revocations) -> None:
+    running = [stamp("1", tenant="blue"), stamp("2", tenant="red"), stamp("3", tenant="red", order=7)]
+    revoke_by_stamped_headers({"tenant": "red"})
+    assert revocations.to_end(running) == []
+    AsyncResult[Any]("3").revoke_by_stamped_headers({"order": 7}, terminate=True)
+    assert revocations.to_end(running) == [running[2]]
+
+
+def test_a_stamp_is_never_taken_for_an_id(revocations: Revocations) -> None:
+    revoke_by_stamped_headers({"tenant": "1"})
+    assert left(revocations, deliver("1"), deliver("tenant")) == ["1", "tenant"]
+    [row] = Revocation.objects.all()
+    assert row.task_id == 'stamp {"tenant": "1"}'
+    assert not valid_id(row.task_id)
+    assert actions.take_back([row.task_id]).done == [row.task_id]
+    assert left(revocations, stamp("2", tenant="1")) == ["2"]
+
+
+@pytest.mark.parametrize("value", ["x" * 1000, "\0\ud800", {"b": [1], "a": None}, None, True, 2.5, "a b"])
+def test_any_value_may_be_revoked(revocations: Revocations, value: Any) -> None:
+    revoke_by_stamped_headers({"tenant": value})
+    assert left(revocations, stamp("1", tenant=value), stamp("2", tenant="x")) == ["2"]
+
+
+@pytest.mark.parametrize("headers", [{"tenant": object()}, {7: "blue"}, {"tenant": [1, {2}]}])
+def test_what_is_no_stamp_is_refused(revocations: Revocations, headers: Any) -> None:
+    with pytest.raises(TypeError, match="is no stamp"):
+        revoke_by_stamped_headers(headers)
+    with pytest.raises(TypeError, match="as a dictionary"):
+        revoke_by_stamped_headers(["tenant"])  # type: ignore[arg-type]
+    revoke_by_stamped_headers({})
+    assert not revocations.ledger.any()
+
+
+def test_whatever_a_message_is_stamped_with_is_looked_up(
+    revocations: Revocations, django_assert_num_queries: Any
+) -> None:
+    odd = [stamp("1", tenant=object()), stamp("2", tenant={1: 2, "a": 3}), stamp("3", tenant=[1, "x"] * 100_000)]
+    with django_assert_num_queries(1):
+        assert left(revocations, *odd) == ["1", "2", "3"]

@@ -2,7 +2,7 @@
 -- ARGV: milliseconds that a result is kept which is final, and one which is not, 0 for ever; then for each result its
 -- id, when it ended if it did, '1' if it is final, the number of values that follow, and a name and a value for each
 -- thing that it says. What an earlier result said and this one leaves out stays, but for what belongs to one state.
-local OF_ONE_STATE = { 'v', 'f', 'm' }
+local OF_ONE_STATE = { 'v', 'f', 'm', 'h' }
 local kept_final, kept_open = tonumber(ARGV[1]), tonumber(ARGV[2])
 local i = 3
 while i <= #ARGV do

@@ -284,6 +284,45 @@ class GroupContract:
         assert groups.kept(new_group_id()) is None
         assert names(groups.record(parts(unknown))) == [unknown.id]
 
+    def test_a_group_grows_by_each_name_once(self, groups: Groups) -> None:
+        one, other = group(2, then=Plan((BODY,))), group(1)
+        groups.open([one, other])
+        assert groups.record([part(one, 0)]) == []
+        assert [groups.grow(one.id, name) for name in ("a", "b", "a", "b")] == [2, 3, 2, 3]
+        assert groups.grow(other.id, "a") == 1, "names are those of one group"
+        groups.open([one])
+        assert groups.progress([one.id])[one.id].size == 4
+        assert groups.record([part(one, index) for index in (1, 2, 4)]) == []
+        [ended] = groups.record([part(one, 3)])
+        assert (ended.group.id, ended.group.size, len(ended.group.then.messages)) == (one.id, 4, 1)
+        assert groups.values(one.id) == [b"1"] * 4
+
+    def test_a_group_that_has_ended_does_not_grow(self, groups: Groups) -> None:
+        one, failed = group(1), group(2)
+        groups.open([one, failed])
+        assert groups.grow(one.id, "a") == 1
+        groups.record([*parts(one, [0, 1]), part(failed, 0, failure=BROKEN)])
+        assert [groups.grow(each.id, "b") for each in (one, failed)] == [None, None]
+        assert groups.grow(one.id, "a") == 1, "what was added is told again"
+        assert groups.grow(new_group_id(), "a") is None
+        assert groups.forget([one.id]) == 1
+        again = Group(one.id, 5)
+        groups.open([again])
+        assert groups.grow(one.id, "a") == 5, "nothing is left of what was forgotten"
+
+    def test_a_group_that_grows_and_ends_at_once_does_one_or_the_other(self, groups: Groups) -> None:
+        numbers: list[int | None] = []
+
+        def grow(group_id: str) -> list[Ended]:
+            numbers.append(groups.grow(group_id, "a"))
+            return []
+
+        for _ in range(self.rounds):
+            one = group(1)
+            groups.open([one])
+            ended, _nothing = together(partial(groups.record, parts(one)), partial(grow, one.id))
+            assert (numbers[-1], names(ended)) in [(1, []), (None, [one.id])]
+
     def test_what_is_forgotten_is_gone(self, groups: Groups) -> None:
         several = [group(2) for _ in range(3)]
         groups.open(several)

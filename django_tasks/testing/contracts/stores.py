@@ -80,6 +80,7 @@ FULL = Result(
     root_id="root",
     parent_id="parent",
     group_id="group",
+    children='[[["child",null],null],[["group",null],[[["member",null],null]]]]',
     message=KEPT,
 )
 

@@ -8,7 +8,8 @@
 --   groups:limited  id of what has not ended, by the time when its time is over                         (sorted set)
 --   groups:ended    id of all else that has ended, by the time when it did         (sorted set)
 --
--- Fields of a group that scripts know: `n` its size, `e` when it ended, `w` and `x` the part of the first member that
+-- Fields of a group that scripts know: `n` its size at first, `c` how many members were added later and `+<name>` the
+-- number of one of these, `e` when it ended, `w` and `x` the part of the first member that
 -- failed and its number, `m` how many members had not ended when its time was over and the numbers of the first, `g` what whom it was given to has for a name, `s` a text that is kept with it. Times are
 -- microseconds of this server's clock.
 
@@ -26,6 +27,12 @@ end
 
 local function parts_of(id)
   return KEYS[1] .. 'parts:' .. id
+end
+
+-- Returns how many members a group has, those that were added later included; nil for one that is not known.
+local function size_of(said, added)
+  local size = tonumber(said or '')
+  return size and size + tonumber(added or '0')
 end
 
 -- Writes a group down that is not there, and says whether it was not; `kept` is milliseconds, 0 for ever.
@@ -50,5 +57,5 @@ end
 
 -- Returns what is said of a group but for the text that is kept with it.
 local function told(id)
-  return redis.call('HMGET', key_of(id), 'n', 't', 'o', 'r', 'p', 'h', 'x', 'w', 'm')
+  return redis.call('HMGET', key_of(id), 'n', 't', 'o', 'r', 'p', 'h', 'x', 'w', 'm', 'c')
 end

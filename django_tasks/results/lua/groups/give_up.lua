@@ -23,8 +23,8 @@ end
 
 local function give_up(id)
   local key = key_of(id)
-  local said, ended = unpack(redis.call('HMGET', key, 'n', 'e'))
-  local size = tonumber(said or '')
+  local said, ended, added = unpack(redis.call('HMGET', key, 'n', 'e', 'c'))
+  local size = size_of(said, added)
   local missing = size and not ended and absent(id, size) or {}
   if #missing == 0 then
     return

@@ -4,8 +4,8 @@
 -- not known.
 local BYTES = 16 * 1024 * 1024 -- after so many no more are read, lest this server holds its breath
 local id, first = ARGV[1], tonumber(ARGV[2])
-local said, failed = unpack(redis.call('HMGET', key_of(id), 'n', 'x'))
-local size = tonumber(said or '')
+local said, failed, added = unpack(redis.call('HMGET', key_of(id), 'n', 'x', 'c'))
+local size = size_of(said, added)
 if not size then
   return {}
 end

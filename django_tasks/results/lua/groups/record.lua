@@ -20,8 +20,8 @@ end
 
 local function record(id, first, last)
   local key = key_of(id)
-  local said, ended, giver = unpack(redis.call('HMGET', key, 'n', 'e', 'g'))
-  local size = tonumber(said or '')
+  local said, ended, giver, added = unpack(redis.call('HMGET', key, 'n', 'e', 'g', 'c'))
+  local size = size_of(said, added)
   if not size then
     return
   end

@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('django_tasks', '0002_groups'),
+        ('django_tasks', '0005_group_timeout'),
     ]
 
     operations = [
