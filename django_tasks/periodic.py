@@ -133,9 +133,10 @@ def add_periodic_task(schedule: When, call: Called, *, name: str = "", **options
     return entry
 
 
-def declare(task: str, schedule: When) -> None:
-    """Have a task sent without arguments whenever a schedule says so: what `@task(schedule=...)` does."""
-    declared[task] = Entry(name=task, task=task, schedule=schedule_of(schedule))
+def declare(task: str, schedule: When | None) -> None:
+    """Have a task sent without arguments whenever a schedule says so, if one does: what `@task(schedule=...)` is for."""
+    if schedule is not None:
+        declared[task] = Entry(name=task, task=task, schedule=schedule_of(schedule))
 
 
 def entries() -> dict[str, Entry]:

@@ -355,8 +355,7 @@ def task(
     def declare(function: Callable[..., Any]) -> Task[Any, Any]:
         made = base(function, name or f"{function.__module__}.{function.__qualname__}", bind=bind, given=options)
         tasks.register(made)
-        if made.options.schedule is not None:
-            periodic.declare(made.name, made.options.schedule)
+        periodic.declare(made.name, made.options.schedule)
         return made
 
     return declare if function is None else declare(function)

@@ -40,6 +40,7 @@ EVERYTHING: dict[str, Any] = {
     "compression": "zstd",
     "encrypt": True,
     "api": True,
+    "schedule": 60,
 }
 
 
