@@ -134,7 +134,7 @@ def add_periodic_task(schedule: When, call: Called, *, name: str = "", **options
 
 
 def declare(task: str, schedule: When | None) -> None:
-    """Have a task sent without arguments whenever a schedule says so, if one does: what `@task(schedule=...)` is for."""
+    """Have a task sent without arguments whenever a schedule says so, if one does: what `@task(schedule=...)` does."""
     if schedule is not None:
         declared[task] = Entry(name=task, task=task, schedule=schedule_of(schedule))
 
