@@ -21,7 +21,21 @@ import django
 from django.conf import settings
 from django.db import DatabaseError
 
-from benchmarks import bench, deep, environment, eta, header, headofline, idle, kills, restarts, roundtrip, throughput
+from benchmarks import (
+    bench,
+    canvas,
+    chordkills,
+    deep,
+    environment,
+    eta,
+    header,
+    headofline,
+    idle,
+    kills,
+    restarts,
+    roundtrip,
+    throughput,
+)
 from benchmarks.bench import Benchmark
 from benchmarks.figures import OURS, Absence, Figure, Reading, table
 from benchmarks.place import PLACES
@@ -30,7 +44,7 @@ from tools.servers import ServerFailed
 
 BENCHMARKS = {
     module.BENCHMARK.name: module.BENCHMARK
-    for module in (throughput, roundtrip, headofline, deep, eta, idle, kills, restarts)
+    for module in (throughput, roundtrip, headofline, deep, eta, idle, canvas, kills, chordkills, restarts)
 }
 SYSTEM, THREADS = "benchmarks.tasks", "benchmarks.threads"
 PEERS = (
@@ -78,6 +92,8 @@ class Results:
 def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _leave)
     asked = _parser().parse_args(arguments)
+    if asked.kills is not None:
+        asked.scale = asked.kills / chordkills.KILLS
     # Connections of Django's, and none of its project.
     settings.configure(USE_TZ=True)
     django.setup()
@@ -108,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--peers", nargs="*", choices=PEERS, help="run others beside us: these, or without a name all")
     add("--repeat", type=int, default=3, help="runs of each, taken in turn (default: %(default)s)")
     add("--scale", type=float, default=1.0, help="how much of the full size (default: %(default)g)")
+    add("--kills", type=int, help=f"how many chordkills makes (default: {chordkills.KILLS} by the scale)")
     add("--json", metavar="FILE", help="write every reading there")
     return parser
 

@@ -39,10 +39,33 @@ from pathlib import Path
 
 from benchmarks import calls, ledger
 from benchmarks.settings import BENCHMARKS_RESULTS
+from benchmarks.workflows import (
+    bulk_members,
+    chord_outcomes,
+    get_group,
+    send_chain,
+    send_chord,
+    send_chords,
+    send_failing_chord,
+    send_group,
+    watch_bodies,
+)
 from django_tasks import bulk as publish
 from django_tasks import task
 from django_tasks.connections import results
 from django_tasks.exceptions import BrokerUnavailable
+
+__all__ = [
+    "bulk_members",
+    "chord_outcomes",
+    "get_group",
+    "send_chain",
+    "send_chord",
+    "send_chords",
+    "send_failing_chord",
+    "send_group",
+    "watch_bodies",
+]
 
 BATCH = 500
 A_DAY = 86_400.0

@@ -17,6 +17,7 @@ from django_tasks.canvas.abandonment import aftermath, ended
 from django_tasks.canvas.arguments import arguments
 from django_tasks.canvas.calls import next_attempt
 from django_tasks.canvas.continuations import MALFORMED, proceed
+from django_tasks.canvas.tail import Tail
 from django_tasks.connections import brokers, results
 from django_tasks.context import Request, answering
 from django_tasks.endings import AnyTask, expired, ignores, keeps_errors, refused
@@ -236,9 +237,9 @@ def _followed(attempt: Attempt, outcome: Outcome) -> Outcome:
             plan = proceed(attempt.request, attempt.value)
         except MALFORMED as error:
             _log.exception("What follows a task cannot be sent", extra={"task_id": message.id})
-            plan = ended(attempt.request.chain[::-1], capture(error), message)
+            plan = ended(Tail.of(attempt.request.chain), capture(error), message)
     elif outcome.state == states.IGNORED:
-        plan = ended(attempt.request.chain[::-1], NO_VALUE, message)
+        plan = ended(Tail.of(attempt.request.chain), NO_VALUE, message)
     else:
         plan = aftermath(message, embed, outcome.failure or NO_VALUE, replies=replies)
     return replace(outcome, plan=outcome.plan + plan, opened=True)

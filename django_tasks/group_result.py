@@ -18,7 +18,7 @@ from django_tasks.exceptions import ResultTimeout
 from django_tasks.failure import Failure, rebuild
 from django_tasks.message import is_group_id, member_id, valid_id
 from django_tasks.plan import Part, Result
-from django_tasks.result import FORBIDDEN, AsyncResult, look, value_of
+from django_tasks.result import FORBIDDEN, AsyncResult, line_of, look, tuple_of, value_of
 from django_tasks.results.groups import Progress
 from django_tasks.serializers import loads
 
@@ -219,7 +219,7 @@ class GroupResult(ResultSet):
     @property
     def first(self) -> Any:
         """The handle of what the whole began with."""
-        return self if self.parent is None else self.parent.first
+        return line_of(self)[-1]
 
     def progress(self) -> Progress | None:
         """Return how far the group is, in one look at one record, however many members it has; None when that is not
@@ -274,19 +274,25 @@ class GroupResult(ResultSet):
         groups_of(self.store).forget([self.id])
 
     def take(self) -> None:
-        """Read all results out of the store: only the handles know them then."""
+        """Read all results, and those of what came before, out of the store: only the handles know them then."""
+        for each in line_of(self):
+            each._take_own()
+
+    def _take_own(self) -> None:
+        """Do so with the results of this group alone."""
         for each in self.results:
             each.take()
         groups_of(self.store).forget([self.id])
-        if self.parent is not None:
-            self.parent.take()
 
     # Keeping the handle
 
     def as_tuple(self) -> tuple[Any, Any]:
         """Return the ids, of which `result_from_tuple` makes the handle again."""
-        parent = None if self.parent is None else self.parent.as_tuple()
-        return (self.id, parent), [handle.as_tuple() for handle in self.results]
+        return tuple_of(self)
+
+    def _members_as_tuples(self) -> list[Any]:
+        """Return the ids of the members."""
+        return [handle.as_tuple() for handle in self.results]
 
     def as_list(self) -> list[str]:
         """Return the ids of all members."""
@@ -334,14 +340,21 @@ def _value_of(part: Part, handle: Any, propagate: bool) -> Any:
 
 def result_from_tuple(form: Sequence[Any], store: str = "default") -> Any:
     """Return the handle of which `as_tuple` gave the ids; raises TypeError or ValueError for something else."""
-    head, members = form
-    own_id, parent = (head, None) if isinstance(head, str) else head
-    if not valid_id(own_id):
-        raise ValueError(f"{own_id!r:.80} is no id of a task or a group.")
-    before = None if parent is None else result_from_tuple(parent, store)
-    if members is None:
-        return AsyncResult(own_id, store, parent=before)
-    return GroupResult(own_id, [result_from_tuple(each, store) for each in members], store, before)
+    line: list[Sequence[Any]] = []
+    before: Any = form
+    while before is not None:
+        line.append(before)
+        before = None if isinstance(before[0], str) else before[0][1]
+    handle: Any = None
+    for head, members in reversed(line):
+        own_id = head if isinstance(head, str) else head[0]
+        if not valid_id(own_id):
+            raise ValueError(f"{own_id!r:.80} is no id of a task or a group.")
+        if members is None or isinstance(head, str):
+            handle = AsyncResult(own_id, store, parent=handle)
+        else:
+            handle = GroupResult(own_id, [result_from_tuple(each, store) for each in members], store, handle)
+    return handle
 
 
 AsyncResult.made_of = staticmethod(result_from_tuple)

@@ -74,18 +74,20 @@ class AsyncResult(Generic[R]):
     @property
     def first(self) -> Any:
         """The handle of what the whole began with."""
-        found: Any = self
-        while found.parent is not None:
-            found = found.parent
-        return found
+        return line_of(self)[-1]
 
     def as_tuple(self) -> tuple[Any, None]:
         """Return the ids, of which `result_from_tuple` makes the handle again; what it sent is not among them."""
-        return (self.id, None if self.parent is None else self.parent.as_tuple()), None
+        return tuple_of(self)
 
     def as_list(self) -> list[str]:
         """Return the ids of this task and of those before it."""
-        return [self.id] if self.parent is None else [self.id, *self.parent.as_list()]
+        ids: list[str] = []
+        for each in line_of(self):
+            if not isinstance(each, AsyncResult):
+                return [*ids, *each.as_list()]
+            ids.append(each.id)
+        return ids
 
     def fetch(self) -> Result:
         """Return all that is known now, in one look at the store; a task that is not known is PENDING."""
@@ -316,11 +318,14 @@ class AsyncResult(Generic[R]):
 
         Where nothing was kept nobody must wait for it.
         """
+        for each in line_of(self):
+            each._take_own()
+
+    def _take_own(self) -> None:
+        """Do so with this result alone."""
         if self.known is None:
             self.ignored = not self.fetch().final
             results[self.store].forget([self.id])
-        if self.parent is not None:
-            self.parent.take()
 
     def revoke(self, *, terminate: bool = False) -> None:
         """Revoke the task; with `terminate` also while it runs."""
@@ -355,6 +360,26 @@ def look(handles: Sequence[Any]) -> list[Result]:
         if known is not None and known.final:
             leaf.known = known
     return [leaf.known or found[leaf.store].get(leaf.id) or Result(id=leaf.id, state=states.PENDING) for leaf in leaves]
+
+
+def line_of(handle: Any) -> list[Any]:
+    """Return a handle and those of what came before it, back to the first.
+
+    Not by recursion: a chain may be longer than Python's stack is deep.
+    """
+    line = []
+    while handle is not None:
+        line.append(handle)
+        handle = handle.parent
+    return line
+
+
+def tuple_of(handle: Any) -> tuple[Any, Any]:
+    """Return the ids of a handle and of those before it, of which `result_from_tuple` makes them again."""
+    form: Any = None
+    for each in reversed(line_of(handle)):
+        form = (each.id, form), (None if isinstance(each, AsyncResult) else each._members_as_tuples())
+    return cast(tuple[Any, Any], form)
 
 
 def value_of(result: Result) -> Any:

@@ -1,4 +1,4 @@
-"""Which tasks are always there? Celery has them under the same names."""
+"""Which tasks are always there? Celery has them under the same names, but for the last."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from django_tasks.canvas.mapped import ACCUMULATE, MAP, STARMAP
+from django_tasks.canvas.resumption import resumed
 from django_tasks.canvas.signature import signature
+from django_tasks.canvas.tail import REST
+from django_tasks.exceptions import Replaced
+from django_tasks.task import Task
 from django_tasks.task import task as declare
 
 
@@ -28,3 +32,9 @@ def call_each_with(task: Any, it: Iterable[Iterable[Any]]) -> list[Any]:
 def accumulate(*args: Any, index: int | None = None) -> Any:
     """Return the arguments as a list, or one of them."""
     return list(args) if index is None else args[index]
+
+
+@declare(name=REST, bind=True, ignore_result=True)
+def go_on(self: Task[..., Any], *args: Any, packed: str, steps: int, size: int) -> None:
+    """Go on with the steps of a chain that are packed in the arguments."""
+    raise Replaced(resumed(self.request))

@@ -5,7 +5,7 @@ It fails as well, and says why: nobody waits for ever for a task that will never
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -15,6 +15,7 @@ from django_tasks.canvas.compositions import chain, chord, group
 from django_tasks.canvas.continuations import MALFORMED, reports
 from django_tasks.canvas.signature import Signature, signature
 from django_tasks.canvas.steps import Embed
+from django_tasks.canvas.tail import REST, Rest, Tail
 from django_tasks.context import forms
 from django_tasks.exceptions import ChordError, DecodeError
 from django_tasks.failure import Failure, capture, rebuild
@@ -26,10 +27,13 @@ from django_tasks.sealing import unsealed
 def abandoned(message: Message, failure: Failure, *, replies: bool = True) -> Plan:
     """Return what follows a task that failed before its body was opened; of a body that cannot be, nothing is known."""
     try:
-        _, _, embed = unsealed(message)
+        _, kwargs, embed = unsealed(message)
     except DecodeError:
         return NOTHING
-    return aftermath(message, embed, failure, replies=replies)
+    plan = aftermath(message, embed, failure, replies=replies)
+    if message.task != REST:
+        return plan
+    return joined((ended(Tail(rest=Rest.found_in(kwargs)), failure, message), plan))
 
 
 def aftermath(message: Message, embed: Embed, failure: Failure, *, replies: bool = True) -> Plan:
@@ -41,15 +45,18 @@ def aftermath(message: Message, embed: Embed, failure: Failure, *, replies: bool
     except MALFORMED as error:
         told = NOTHING
         failure = replace(failure, notes=(*failure.notes, f"Its errbacks could not be sent: {error}"))
-    return joined((told, ended(forms(embed, "chain")[::-1], failure, message)))
+    return joined((told, ended(Tail.of(forms(embed, "chain")), failure, message)))
 
 
-def ended(steps: Sequence[object], failure: Failure, message: Message) -> Plan:
-    """Return the end of nodes that will not begin, since the task of a message has failed."""
-    try:
-        return joined(_ended(signature(step), failure, message) for step in steps)  # type: ignore[arg-type]
-    except MALFORMED:
-        return NOTHING
+def ended(tail: Tail, failure: Failure, message: Message) -> Plan:
+    """Return the end of all steps that will not begin, since the task of a message has failed; of those that can be
+    read."""
+    plans: list[Plan] = []
+    with suppress(DecodeError):
+        for step in tail.every():
+            with suppress(*MALFORMED):
+                plans.append(_ended(signature(step), failure, message))
+    return joined(plans)
 
 
 def _ended(node: Signature, failure: Failure, message: Message) -> Plan:

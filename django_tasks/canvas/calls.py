@@ -23,6 +23,7 @@ from django_tasks.registry import tasks
 from django_tasks.reprs import redacted_call
 from django_tasks.routing import checked_queue, place_for, priority_for
 from django_tasks.sealing import NOTHING, rewritten, written
+from django_tasks.serializers import SERIALIZERS
 
 USED_UP = ("gather", "failed")
 """What a message says of arguments that its task gets before those in it: once they are in hand, no more than that."""
@@ -157,6 +158,14 @@ def plainly(call: Call, comes_from: Lineage) -> Message | None:
     outline.task.check_arguments(call.args, call.kwargs)
     came = (comes_from.root_id, comes_from.parent_id)
     return _addressed(outline.filled(call.args, call.kwargs, new_id(), came))
+
+
+def is_pickled(call: Call) -> bool:
+    """Tell whether the message of a call is written by a serializer that is read only with a signature."""
+    task = tasks.get(call.task)
+    declared = None if task is None else task.options.serializer
+    form = SERIALIZERS.get(_first(call.options.get("serializer"), declared) or conf.get().serializer)
+    return form is not None and form.signed_only
 
 
 def refuse_timeout(options: Mapping[str, Any]) -> None:

@@ -41,14 +41,16 @@ def take(groups: Groups, done: Completion, ended: Sequence[Ended]) -> None:
     """Add to what is to be done what follows groups that have ended."""
     while ended:
         parts: list[Part] = []
+        opened: list[Group] = []
         for each in ended:
             following = _following(groups, each)
-            # What is to follow them is there before any message that may end one of their members.
-            groups.open(following.groups)
+            opened += following.groups
             done.messages += following.messages
             done.results += following.results
             done.fired.append(each.group.id)
             parts += following.parts
+        # What is to follow these is there before any message that may end one of their members.
+        groups.open(opened)
         ended = groups.record(parts)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Self, TypeVar, cast
 
 from django_tasks.canvas.calls import refuse_timeout
+from django_tasks.canvas.given import nodes_of
+from django_tasks.canvas.header import fan
 from django_tasks.canvas.signature import LINKS, Form, Signature, signature
-from django_tasks.canvas.steps import Step, fan
+from django_tasks.canvas.steps import Step
+from django_tasks.canvas.tail import number
 from django_tasks.group_result import GroupResult
 from django_tasks.message import new_group_id
 from django_tasks.options import CallOptions, check_call
@@ -69,12 +72,12 @@ class chain(_Several):  # noqa: N801  # Celery's names, here and below
     subtask_type = "chain"
 
     def __new__(cls, *tasks: Any, **options: Any) -> Any:
-        nodes = _listed_nodes(tasks)
+        nodes = nodes_of(tasks)
         if cls is chain and not options and len(nodes) > 1:
             # Composed as by "|": a group that is followed becomes a chord.
             whole: Signature = cls._of(())
             for node in nodes:
-                whole = piped(whole, node)
+                whole = _followed(whole, node)
             return whole
         made = super().__new__(cls)
         made._fill(nodes, options)
@@ -130,6 +133,7 @@ class chain(_Several):  # noqa: N801  # Celery's names, here and below
         for step in steps:
             for errback in twin.options.get("link_error") or ():
                 step.link_error(errback)
+        number(steps[:-1])
         ahead = [step.frozen() for step in steps[:-1]]
         twin.tasks = [*ahead, *(step.frozen(place or twin.place) for step in steps[-1:])]
         twin.options = {}
@@ -139,7 +143,7 @@ class chain(_Several):  # noqa: N801  # Celery's names, here and below
         if not self.tasks:
             return NOTHING
         first, *rest = self.tasks
-        return first.begin(replace(step, tail=(*rest, *step.tail)))
+        return first.begin(replace(step, tail=step.tail.after(*rest)))
 
     def handle(self, store: str = "default") -> Any:
         if not self.tasks:
@@ -164,7 +168,7 @@ class group(_Several):  # noqa: N801
 
     def __init__(self, *tasks: Any, **options: Any) -> None:
         super().__init__("celery.group", options=cast(CallOptions, options))
-        self.tasks = _listed_nodes(tasks)
+        self.tasks = nodes_of(tasks)
 
     @classmethod
     def _from_parts(cls, parts: Mapping[str, Any]) -> Signature:
@@ -322,7 +326,7 @@ class chord(_Composed):  # noqa: N801
         return twin
 
     def begin(self, step: Step) -> Plan:
-        return fan(self.header, replace(step, tail=(self._followed(), *step.tail)))
+        return fan(self.header, replace(step, tail=step.tail.after(self._followed())))
 
     def handle(self, store: str = "default") -> Any:
         handle = self._followed().handle(store)
@@ -340,47 +344,42 @@ class chord(_Composed):  # noqa: N801
 
 def piped(left: Signature, right: Signature) -> Signature:
     """Return what `left | right` is: a chain; or, where that would follow a group, a chord."""
+    return _followed(left._copy(), right)
+
+
+def _followed(left: Signature, right: Signature) -> Signature:
+    """Return what a node becomes, which may be changed, when another follows it, which is copied."""
     if right.is_empty:
-        return left._copy()
+        return left
     if isinstance(right, group) and len(right.tasks) == 1 and not isinstance(left, group):
         # A group of one is that one.
         right = right.tasks[0]
     match left:
         case chain():
-            return _piped_chain(left, right)
-        case chord(body=Signature()):
-            twin = left._copy()
-            twin.body = piped(cast(Signature, left.body), right)
-            return twin
+            return _followed_chain(left, right)
+        case chord(body=Signature() as body):
+            left.body = _followed(body, right)
+            return left
         case group() if not left.is_empty:
             return chord(left, right)
     steps = right._copy().tasks if isinstance(right, chain) else [right._copy()]
-    return chain._of([left._copy(), *steps])
+    return chain._of([left, *steps])
 
 
-def _piped_chain(left: chain, right: Signature) -> Signature:
+def _followed_chain(left: chain, right: Signature) -> Signature:
     if not left.tasks:
         return right._copy() if isinstance(right, group | chain) else chain._of([right._copy()])
-    twin = left._copy()
     if isinstance(right, chain):
-        whole: Signature = twin
+        whole: Signature = left
         for step in right.tasks:
-            whole = piped(whole, step)
+            whole = _followed(whole, step)
         return whole
-    last = twin.tasks[-1]
+    last = left.tasks[-1]
     if isinstance(last, group | chord):
-        twin.tasks[-1] = piped(last, right)
+        left.tasks[-1] = _followed(last, right)
     else:
-        twin.tasks.append(right._copy())
-    return twin
-
-
-def _listed_nodes(tasks: Sequence[Any]) -> list[Signature]:
-    """Return nodes that were given one by one, or all in one iterable."""
-    given = tasks[0] if len(tasks) == 1 and not isinstance(tasks[0], Signature | Mapping) else tasks
-    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise TypeError(f"Signatures belong here, such as add.s(1, 2), not {given!r:.80}.")
-    return [signature(task)._copy() for task in given]
+        left.tasks.append(right._copy())
+    return left
 
 
 def _first(node: Signature, options: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from django_tasks.canvas.compositions import chord, group
 from django_tasks.canvas.mapped import ACCUMULATE
 from django_tasks.canvas.signature import Signature, signature
 from django_tasks.canvas.steps import Embed, Step
+from django_tasks.canvas.tail import Tail
 from django_tasks.context import Request, forms, remember
 from django_tasks.exceptions import DjangoTasksError
 from django_tasks.failure import Failure
@@ -28,13 +29,13 @@ def proceed(request: Request, value: Any) -> Plan:
     """
     comes_from = Lineage(request.root_id, request.id, inherited_priority(request.message))
     step = Step(comes_from, given=(value,), replies=not request.is_eager)
-    callbacks = [_named(signature(each)) for each in request.callbacks]
-    plans = [each.begin(step) for each in callbacks]
-    following = list(map(signature, request.chain[::-1]))
-    if following:
-        following[0] = _named(following[0])
-        plans.append(following[0].begin(replace(step, tail=tuple(following[1:]))))
-    for each in (*callbacks, *following[:1]):
+    following = [_named(signature(each)) for each in request.callbacks]
+    plans = [each.begin(step) for each in following]
+    if tail := Tail.of(request.chain):
+        form, left = tail.parted()
+        following.append(_named(signature(form)))
+        plans.append(following[-1].begin(replace(step, tail=left)))
+    for each in following:
         remember(each.handle(), request)
     return joined(plans)
 
@@ -55,9 +56,8 @@ def replacement(request: Request, node: Signature) -> Plan:
         task_id=message.id, link=request.callbacks, link_error=request.errbacks, stamps=message.stamps
     )
     frozen = inherited.frozen(place_of(message))
-    tail = tuple(map(signature, request.chain[::-1]))
     comes_from = Lineage(request.root_id, request.parent_id, inherited_priority(message))
-    return frozen.begin(Step(comes_from, tail=tail, replies=not request.is_eager))
+    return frozen.begin(Step(comes_from, tail=Tail.of(request.chain), replies=not request.is_eager))
 
 
 def reports(message: Message, embed: Embed, failure: Failure, *, replies: bool = True) -> Plan:

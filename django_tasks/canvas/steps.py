@@ -7,17 +7,22 @@ record of its header. Each id is there before anything is sent, so that whatever
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from django_tasks.canvas.calls import Lineage, seal
+from django_tasks.canvas.calls import Lineage, is_pickled, seal
+from django_tasks.canvas.tail import Tail
+from django_tasks.exceptions import SerializationError
 from django_tasks.message import Message
-from django_tasks.options import check_call
-from django_tasks.plan import NOTHING, Group, Place, Plan, joined
+from django_tasks.plan import Place, Plan
 
 Embed = Mapping[str, Any]
-"""What a message's body says of what follows: `callbacks`, `errbacks` and `chain` as in Celery (`chain` backwards);
-`gather`, the id of the group whose values are the first argument; `failed`, what an errback is told."""
+"""What a message's body says of what follows: `callbacks`, `errbacks` and `chain` as in Celery (`chain` backwards; how
+much of it, `tail` tells); `gather`, the id of the group whose values are the first argument; `failed`, what an errback
+is told."""
+
+
+NOTHING_MORE = Tail()
 
 
 class Node(Protocol):
@@ -35,13 +40,6 @@ class Node(Protocol):
     def begin(self, step: Step) -> Plan: ...
 
 
-class Members(Node, Protocol):
-    """A frozen group."""
-
-    @property
-    def tasks(self) -> list[Any]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Step:
     """What a node is told when its turn comes."""
@@ -53,8 +51,8 @@ class Step:
     """The group whose values, in a list, are an argument before its own."""
     failed: Mapping[str, Any] | None = None
     """Of what it is told, as an errback that takes more than an id."""
-    tail: tuple[Node, ...] = ()
-    """What follows it, in order."""
+    tail: Tail = NOTHING_MORE
+    """What follows it."""
     replies: bool = True
 
     @property
@@ -73,7 +71,8 @@ def message_of(node: Node, step: Step) -> Message:
     if errbacks := node.options.get("link_error"):
         embed["errbacks"] = errbacks
     if step.tail:
-        embed["chain"] = [*reversed(step.tail)]
+        # What only pickle can say cannot be packed, which is done in JSON.
+        embed["chain"] = step.tail.chain(whole=is_pickled(node))
     if not node.immutable:
         if step.gather is not None:
             embed["gather"] = step.gather
@@ -81,33 +80,10 @@ def message_of(node: Node, step: Step) -> Message:
             embed["failed"] = step.failed
         if step.given:
             node = node.clone(step.given)
-    return seal(node, embed, step.comes_from, replies=step.replies)
-
-
-def fan(header: Members, step: Step) -> Plan:
-    """Return what must be written for the members of a group to begin, and the rest when they have ended."""
-    # It may come from a message, which anybody can have written.
-    check_call({"timeout": header.options.get("timeout")})
-    group_id: str = header.options["task_id"]
-    root_id, following = step.comes_from.root_id or group_id, step.tail
-    if not header.tasks:
-        # Nothing to wait for: a body begins with the empty list.
-        if not following:
-            return NOTHING
-        return following[0].begin(replace(step, given=([],), gather=None, tail=following[1:]))
-    then = NOTHING
-    if following:
-        heir = Lineage(root_id, group_id, step.comes_from.priority)
-        told = Step(heir, gather=group_id, tail=following[1:], replies=step.replies)
-        then = following[0].begin(told)
-    each = replace(step, comes_from=step.comes_from._replace(root_id=root_id), tail=())
-    record = Group(
-        id=group_id,
-        size=len(header.tasks),
-        then=then,
-        place=None if following else header.place,
-        root_id=root_id,
-        parent_id=step.comes_from.parent_id,
-        timeout=header.options.get("timeout"),
-    )
-    return joined((Plan(groups=(record,)), *(member.begin(each) for member in header.tasks)))
+    try:
+        return seal(node, embed, step.comes_from, replies=step.replies)
+    except SerializationError as error:
+        if error.path != "body" or not step.tail:
+            raise
+        reason = f"{error.reason}; {step.tail.steps:,} steps of a chain wait in it"
+        raise SerializationError(error.path, reason) from error

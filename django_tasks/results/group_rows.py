@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.db import Error
+from django.db import Error, connections
 from django.db.models import Case, F, IntegerField, Value, When
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -20,6 +20,7 @@ from django_tasks.plan import Group, Part, Place
 from django_tasks.protocol import dump_plan, load_plan
 from django_tasks.results.groups import Ended, Groups, Progress, absent, failure_from, failure_text, lateness
 from django_tasks.results.rows import as_bytes, as_text
+from django_tasks.schema import number_array, text_array
 from django_tasks.transactions import explain, retrying
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ class GroupRows(Groups):
 
     Whoever records members holds the rows of their groups, in the order of their ids, until the transaction ends. So of
     two that end the last two members one comes second, and finds the group complete. A batch costs four statements,
-    whatever its size and that of the groups, and two more for each group that ends.
+    whatever its size and that of the groups, and two or three more when groups end.
     """
 
     def __init__(self, using: str) -> None:
@@ -80,19 +81,13 @@ class GroupRows(Groups):
         return ended
 
     def _record(self, parts: Sequence[Part]) -> list[Ended]:
-        groups, rows = TaskGroup.objects.using(self.database), GroupPart.objects.using(self.database)
+        groups = TaskGroup.objects.using(self.database)
         ids = list(dict.fromkeys(part.place[0] for part in parts))
         locked = groups.select_for_update().filter(group_id__in=ids).order_by("group_id")
         found = {row[0]: row for row in locked.values_list("group_id", "size", "done", "ended_at")}
-        there = set(
-            rows.filter(group_id__in=list(found), index__in={part.place[1] for part in parts}).values_list(
-                "group_id", "index"
-            )
-        )
-        fresh = [part for part in parts if part.place not in there and _fits(part.place, found)]
+        fresh = self._insert_parts([part for part in parts if _fits(part.place, found)])
         if not fresh:
             return []
-        rows.bulk_create([_part_row(part) for part in fresh])
         counts = Counter(part.place[0] for part in fresh)
         each = [When(group_id=group_id, then=Value(count)) for group_id, count in counts.items()]
         groups.filter(group_id__in=list(counts)).update(done=F("done") + Case(*each, output_field=IntegerField()))
@@ -100,22 +95,44 @@ class GroupRows(Groups):
         for part in fresh:
             if part.failure is not None:
                 failed.setdefault(part.place[0], part)
-        return [
-            self._end(group_id, failed.get(group_id))
+        ended = [
+            group_id
             for group_id, count in counts.items()
             if found[group_id][3] is None and (group_id in failed or found[group_id][2] + count >= found[group_id][1])
         ]
+        return self._end(ended, failed) if ended else []
 
-    def _end(self, group_id: str, failed: Part | None) -> Ended:
-        row = TaskGroup.objects.using(self.database).get(group_id=group_id)
-        row.ended_at, row.deadline = timezone.now(), None
-        if failed is not None and failed.failure is not None:
-            row.failed_id, row.failed_index = failed.task_id, failed.place[1]
-            row.error = failure_text(failed.failure)
-        row.save(using=self.database, update_fields=[*_ENDING])
-        place = None if row.outer_id is None or row.outer_index is None else (row.outer_id, row.outer_index)
-        group = Group(row.group_id, row.size, load_plan(row.then), place, None, row.root_id, row.parent_id)
-        return Ended(group, failed)
+    def _insert_parts(self, parts: Sequence[Part]) -> list[Part]:
+        """Write parts down but for those that are there, and return them."""
+        if not parts:
+            return []
+        if connections[self.database].vendor == "postgresql":
+            with connections[self.database].cursor() as cursor:
+                cursor.execute(_INSERT_FRESH, _arrays(parts))
+                written = set(cursor.fetchall())
+            return [part for part in parts if part.place in written]
+        rows = GroupPart.objects.using(self.database)
+        known = rows.filter(group_id__in={part.place[0] for part in parts}, index__in={part.place[1] for part in parts})
+        there = set(known.values_list("group_id", "index"))
+        fresh = [part for part in parts if part.place not in there]
+        if fresh:
+            rows.bulk_create([_part_row(part) for part in fresh])
+        return fresh
+
+    def _end(self, ids: Sequence[str], failed: Mapping[str, Part]) -> list[Ended]:
+        groups, now = TaskGroup.objects.using(self.database), timezone.now()
+        rows = {row.group_id: row for row in groups.filter(group_id__in=ids)}
+        if whole := [group_id for group_id in ids if group_id not in failed]:
+            groups.filter(group_id__in=whole).update(ended_at=now, deadline=None)
+        broken = [rows[group_id] for group_id in ids if group_id in failed]
+        for row in broken:
+            part = failed[row.group_id]
+            row.ended_at, row.deadline = now, None
+            row.failed_id, row.failed_index = part.task_id, part.place[1]
+            row.error = "" if part.failure is None else failure_text(part.failure)
+        if broken:
+            groups.bulk_update(broken, _ENDING)
+        return [Ended(_group_from(rows[group_id]), failed.get(group_id)) for group_id in ids]
 
     def late(self, limit: int = 100) -> list[str]:
         late = TaskGroup.objects.using(self.database).filter(deadline__lte=_ServerTime()).order_by("deadline")
@@ -128,7 +145,8 @@ class GroupRows(Groups):
     def _give_up(self, ids: Sequence[str]) -> list[Ended]:
         late = TaskGroup.objects.using(self.database).filter(group_id__in=ids, deadline__lte=_ServerTime())
         locked = late.select_for_update().order_by("group_id")
-        return [self._end(*late) for late in map(self._lateness, list(locked.values_list("group_id", "size")))]
+        failed = dict(map(self._lateness, list(locked.values_list("group_id", "size"))))
+        return self._end(list(failed), failed) if failed else []
 
     def _lateness(self, row: tuple[str, int]) -> tuple[str, Part]:
         group_id, size = row
@@ -216,8 +234,31 @@ def _progress(row: dict[str, Any]) -> Progress:
     return Progress(row["group_id"], row["size"], row["done"], failed, row["ended_at"])
 
 
+def _group_from(row: TaskGroup) -> Group:
+    place = None if row.outer_id is None or row.outer_index is None else (row.outer_id, row.outer_index)
+    return Group(row.group_id, row.size, load_plan(row.then), place, None, row.root_id, row.parent_id)
+
+
 def _fits(place: Place, found: dict[str, Any]) -> bool:
     return place[0] in found and 0 <= place[1] < found[place[0]][1]
+
+
+_INSERT_FRESH = """
+    INSERT INTO django_tasks_grouppart (group_id, index, task_id, value, error)
+    SELECT * FROM unnest(%s::text[], %s::integer[], %s::text[], %s::text[], %s::text[])
+    ON CONFLICT (group_id, index) DO NOTHING RETURNING group_id, index
+"""
+"""Sends one array a column: the statement is the same for any number of rows, and the driver has little to do."""
+
+
+def _arrays(parts: Sequence[Part]) -> list[str]:
+    return [
+        text_array([part.place[0] for part in parts]),
+        number_array([part.place[1] for part in parts]),
+        text_array([part.task_id for part in parts]),
+        text_array([None if part.value is None else as_text(part.value) for part in parts]),
+        text_array(["" if part.failure is None else failure_text(part.failure) for part in parts]),
+    ]
 
 
 def _part_row(part: Part) -> GroupPart:

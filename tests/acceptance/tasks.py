@@ -17,10 +17,12 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from django_tasks import SoftTimeLimitExceeded, Task, signals, task
-from tests.acceptance import ledger
+from tests.acceptance import killing, ledger
 from tests.app.models import Note
 
 Bound = Task[..., Any]
+
+killing.arm()
 
 
 def mark(self: Bound, book: str, what: str) -> None:
@@ -32,6 +34,13 @@ def note(self: Bound, book: str) -> int:
     """Begin, have an effect, end."""
     mark(self, book, "start")
     return self.request.attempt
+
+
+@task(bind=True)
+def told(self: Bound, values: list[Any], book: str) -> int:
+    """Be the body of a chord: return how many members it has heard of."""
+    mark(self, book, "told")
+    return len(values)
 
 
 @task(bind=True)

@@ -10,6 +10,7 @@ import celery
 import pytest
 
 from django_tasks import chain, signature, states
+from django_tasks.canvas.tail import AHEAD, WHOLE
 from tests.canvas_tasks import add, fail, note, stamped, told
 from tests.integration.celery_sides import CeleryWorker, site_on
 from tests.integration.stage import Meanwhile, build, open_gate_when, stage
@@ -61,6 +62,17 @@ def test_a_chain_of_ours_goes_through_celery_and_comes_back(rabbit: Rabbit, work
     result = chain(add.s(40, 44), theirs, back).apply_async()
     until(lambda: [42.0] in told)
     assert result.state == states.SUCCESS
+
+
+def test_the_rest_of_a_long_chain_that_celery_does_not_know_comes_back(rabbit: Rabbit, worker: CeleryWorker):
+    """Celery runs the last step that is not packed, and sends what holds the others to us."""
+    ours = [add.s(0) for _ in range(AHEAD - 1)]
+    rest = [add.s(1) for _ in range(WHOLE)]
+    theirs = signature("interop.half", queue=THEIRS)
+    result = chain(add.s(40, 44), *ours, theirs, *rest, signature(note.name, queue=OURS)).apply_async()
+    until(lambda: [42.0 + WHOLE] in told)
+    assert result.state == states.SUCCESS
+    assert result.parent.state == states.SUCCESS
 
 
 def test_a_chain_of_celerys_goes_through_us_and_back(rabbit: Rabbit, worker: CeleryWorker):

@@ -75,6 +75,7 @@ WORKFLOWS: list[tuple[Signature, Any]] = [
     (chord([chord([add.s(1, 1), add.s(2, 2)], tsum.s()), chain(add.s(1, 2), mul.s(3))], tsum.s()), 15),
     (chord((chain(add.s(i, 1), group(same.s(), add.s(1))) for i in (0, 1)), same.s()), [[1, 2], [2, 3]]),
     (chain(become.s(chord([add.s(1, 1), add.s(2, 2)], tsum.s())), add.s(100)), 106),
+    (chain(add.s(0, 1), *(add.s(1) for _ in range(124))), 125),
     (add.chunks([(i, i) for i in range(10)], 5), [[0, 2, 4, 6, 8], [10, 12, 14, 16, 18]]),
 ]
 
@@ -163,6 +164,18 @@ def test_a_revoked_and_an_expired_member_fail_the_body():
         burst()
         with pytest.raises(ChordError, match="Revoked|Expired"):
             result.get(0.1)
+
+
+def test_a_revoked_group_ends_what_follows_it_once():
+    whole = chord([same.s(number) for number in range(20)], tsum.s())
+    whole.link_error(on_error_id.s())
+    result = whole.apply_async()
+    result.parent.revoke()
+    burst()
+    assert {each.state for each in result.parent} == {states.REVOKED}
+    with pytest.raises(ChordError, match="Revoked"):
+        result.get(0.1)
+    assert told == [result.id]
 
 
 def test_a_revoked_step_ends_the_steps_after_it():

@@ -37,6 +37,8 @@ from django_tasks.worker.worker import Worker, WorkerOptions
 
 T = TypeVar("T", Broker, ResultStore)
 
+_STOCK = ("celery.", "django_tasks.")
+"""How the names of tasks begin that are always there."""
 _FROM_SETTINGS = ("pool", "time_limit", "soft_time_limit", "max_tasks_per_child", "max_memory_per_child", "grace")
 """What the settings say where the command line does not."""
 
@@ -230,7 +232,7 @@ class Command(BaseCommand):
         }
         lines = [f"django_tasks {VERSION} · {worker.options.name}", ""]
         lines += [f"  {key:<9}{value}" for key, value in rows.items()]
-        lines += ["", "  tasks"] + [f"    {name}" for name in sorted(tasks) if not name.startswith("celery.")] + [""]
+        lines += ["", "  tasks"] + [f"    {name}" for name in sorted(tasks) if not name.startswith(_STOCK)] + [""]
         encoding = self.stdout.encoding or "utf-8"
         self.stdout.write("\n".join(lines).encode(encoding, "backslashreplace").decode(encoding))
         # Now, and not when a pipe's buffer is full.
