@@ -511,7 +511,7 @@ def test_reference_commands_lists_every_action_on_schedules() -> None:
     section = _sections(REFERENCE / "commands.md")["schedule"]
     known = schedule.Command().create_parser("manage.py", "schedule")._actions
     actions = next(action.choices for action in known if action.dest == "action")
-    assert set(re.findall(r"^\| `([\w-]+)", section, flags=re.MULTILINE)) == set(actions)
+    assert set(re.findall(r"^\| `([\w-]+)", section, flags=re.MULTILINE)) == set(actions or ())
 
 
 def test_reference_commands_lists_every_command() -> None:
