@@ -16,6 +16,7 @@ from typing import Any
 
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
+from django.utils.translation import gettext as _
 
 from django_tasks.encoding import TYPE, VALUE
 from django_tasks.encryption import HIDDEN
@@ -215,6 +216,23 @@ def span(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d} min"
+
+
+def distance(seconds: float) -> str:
+    """Return a length of time as people say it: `5 s`, `3 min`, `2 h 5 min`, `4 d 3 h`."""
+    left = round(abs(seconds))
+    if left < 60:
+        return f"{left} s"
+    hours, minutes = divmod(left // 60, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def from_now(moment: datetime) -> str:
+    """Return how far away a moment is: `in 3 min`, `2 h 5 min ago`."""
+    left = (moment - timezone.now()).total_seconds()
+    return (_("in %(span)s") if left > 0 else _("%(span)s ago")) % {"span": distance(left)}
 
 
 def moment_text(moment: datetime | None) -> str:

@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
-from django.db.models import Model, Q, QuerySet
-from django.db.models.functions import Substr
-from django.db.models.lookups import Exact
+from django.db.models import Model, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Lower, Substr
+from django.db.models.lookups import Contains, Exact
 from django.utils import timezone
 
 from django_tasks import conf, states
 from django_tasks.connections import brokers, keepers, results
 from django_tasks.message import is_group_id, member_group
-from django_tasks.models import QueuedMessage, TaskGroup, TaskResult
+from django_tasks.models import PeriodicTask, QueuedMessage, ScheduledRun, TaskGroup, TaskResult
 
 CEILING = 10_000
 WINDOW = 50_000
@@ -47,6 +47,7 @@ HEAVY_RESULT = (
 """Columns of results that no list shows."""
 HEAVY_MESSAGE = ("headers", "body")
 HEAVY_GROUP = ("then", "error", "saved")
+HEAVY_PERIODIC = ("args", "kwargs", "headers", "description")
 
 _LAST = "\U0010ffff"
 
@@ -268,6 +269,81 @@ def waiting(ids: Sequence[str]) -> dict[str, QueuedMessage]:
         rows = QueuedMessage.objects.using(database).filter(task_id__in=list(ids)).defer("body")
         found.update((row.task_id, row) for row in rows)
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeriodicCriteria:
+    """Which periodic tasks are looked for. Empty means any."""
+
+    enabled: str = ""
+    """`yes` or `no`."""
+    origin: str = ""
+    """`code`, or `here` for what was not declared there."""
+    condition: str = ""
+    """`failing`: disabled by an error, failed more than once in a row where that is counted, or the last run failed."""
+    part: str = ""
+    """Of the name, or of that of the task; in any case."""
+
+
+def find_periodic(
+    rows: QuerySet[PeriodicTask], criteria: PeriodicCriteria, *, window: int = WINDOW
+) -> Listing[PeriodicTask]:
+    """Return periodic tasks that fit, by name; where anything is asked for, of the first `window` of them."""
+    rest = Q()
+    if criteria.enabled:
+        rest &= Q(enabled=criteria.enabled == "yes")
+    if criteria.origin:
+        rest &= Q(from_code=criteria.origin == "code")
+    if criteria.condition:
+        last = last_runs().values("outcome")[:1]
+        failed = Q(Exact(Subquery(last), ScheduledRun.Outcome.FAILED))
+        rest &= ~Q(error="") | Q(failures__gt=0) | failed
+    if criteria.part:
+        part = criteria.part.lower()
+        rest &= Q(Contains(Lower("name"), part)) | Q(Contains(Lower("task"), part))
+    rows = rows.order_by("name")
+    edge = _edge(rows, "name", window) if rest else None
+    if edge is not None:
+        rows = rows.filter(name__lte=edge)
+    return Listing((rows.filter(rest),), edge)
+
+
+def last_runs() -> QuerySet[ScheduledRun]:
+    """Return the runs of the periodic task of an outer query, the last first, by the index of slots."""
+    return ScheduledRun.objects.filter(periodic_task=OuterRef("pk")).order_by("-slot_at")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCriteria:
+    """Which scheduled runs are looked for. Empty means any."""
+
+    outcome: str = ""
+    periodic: str = ""
+    """The name of a periodic task."""
+    beginning: str = ""
+    """The name of a periodic task, else the id of a task or its beginning."""
+
+
+def find_runs(rows: QuerySet[ScheduledRun], criteria: RunCriteria, *, window: int = WINDOW) -> Listing[ScheduledRun]:
+    """Return scheduled runs that fit, the newest first; those of one periodic task by their slots."""
+    name = criteria.periodic or criteria.beginning
+    owner = PeriodicTask.objects.using(rows.db).filter(name=name).values_list("pk", flat=True).first() if name else None
+    rest = _equal(outcome=criteria.outcome)
+    if owner is not None:
+        rows, field = rows.filter(periodic_task=owner), "slot_at"
+        if criteria.periodic and criteria.beginning:
+            rest &= Q(task_id=criteria.beginning)
+    elif criteria.periodic:
+        return Listing((rows.none(),))
+    elif criteria.beginning:
+        return _beginning_so(rows, criteria.beginning, rest, window)
+    else:
+        field = "id"
+    rows = rows.order_by(f"-{field}")
+    edge = _edge(rows, field, window) if rest else None
+    if edge is not None:
+        rows = rows.filter(**{f"{field}__gte": edge})
+    return Listing((rows.filter(rest),), edge)
 
 
 def standing(row: QueuedMessage) -> str:

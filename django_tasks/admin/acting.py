@@ -37,7 +37,8 @@ class Act:
     label: Any
     permission: str
     """A codename of this app."""
-    run: Callable[[Sequence[str]], Report]
+    run: Callable[[Sequence[Any]], Report]
+    """Given what `carry_out` gives it, by default the ids of tasks."""
     question: Any = None
     """What has to be confirmed; None when nothing has."""
     dangerous: bool = False
@@ -74,7 +75,7 @@ class ActingPage(TaskPage):
         obj: Any = None,
     ) -> HttpResponse:
         context |= {
-            "task_acts": [act for act in self.acts if _may(request, act) and act.fits(obj)],
+            "task_acts": [act for act in self.acts if obj is not None and _may(request, act) and act.fits(obj)],
             "task_acts_url": self.list_url(),
             "checkbox_name": ACTION_CHECKBOX_NAME,
         }
@@ -83,10 +84,17 @@ class ActingPage(TaskPage):
     def list_url(self) -> str:
         return reverse(f"admin:{LABEL}_{self.opts.model_name}_changelist", current_app=self.admin_site.name)
 
-    def id_of(self, row: Any) -> str:
-        """Return the id by which actions know what a row stands for."""
-        task_id: str = row.task_id
-        return task_id
+    def carry_out(self, request: HttpRequest, act: Act, rows: Sequence[Any]) -> Report:
+        """Do something to rows, and answer for each by its name; may raise PublishError or StoreUnavailable."""
+        return act.run([self.name_of(row) for row in rows])
+
+    def name_of(self, row: Any) -> str:
+        """Return what an action knows a row by."""
+        return str(row.task_id)
+
+    def short_name(self, name: str) -> str:
+        """Return what messages call a row."""
+        return short_id(name)
 
     def counted(self, number: int) -> str:
         """Return so many of what the rows stand for, in words."""
@@ -137,19 +145,19 @@ class ActingPage(TaskPage):
 
     def _do(self, request: HttpRequest, rows: Sequence[Any], act: Act) -> None:
         try:
-            report = act.run([self.id_of(row) for row in rows])
+            report = self.carry_out(request, act, rows)
         except (PublishError, StoreUnavailable) as error:
             self.message_user(request, _("Nothing was done: %(reason)s") % {"reason": error}, messages.ERROR)
             return
         done = set(report.done)
-        if touched := [row for row in rows if self.id_of(row) in done]:
+        if touched := [row for row in rows if self.name_of(row) in done]:
             LogEntry.objects.log_actions(cast(int, request.user.pk), touched, CHANGE, str(act.label))
         self._tell(request, report, act)
 
     def _tell(self, request: HttpRequest, report: Report, act: Act) -> None:
         said: dict[tuple[bool, str], list[str]] = defaultdict(list)
         for answer in report.answers:
-            said[answer.verdict is Verdict.DONE, answer.text].append(short_id(answer.id))
+            said[answer.verdict is Verdict.DONE, answer.text].append(self.short_name(answer.id))
         for (fine, text), ids in said.items():
             told = f"{act.label if fine else _('Not done')}: {self.counted(len(ids))}"
             named = ", ".join(ids[:_NAMED] + ["…"] * (len(ids) > _NAMED))

@@ -21,11 +21,11 @@ from django.utils.translation import gettext_lazy as _
 from django_tasks import states
 from django_tasks.connections import brokers, home
 from django_tasks.listing import DELAYED, DONE, FAILED, LEASED, READY, RUNNING
-from django_tasks.models import WorkerNode
+from django_tasks.models import PeriodicTask, ScheduledRun, WorkerNode
 from django_tasks.registry import tasks
 from django_tasks.routing import queues_of
 
-_MOST_WORKERS = 50
+_MOST_WORKERS = _MOST_PERIODIC = 50
 _LONGEST = 255
 
 
@@ -120,6 +120,54 @@ class StandingFilter(ChoiceFilter):
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> Iterable[tuple[str, Any]]:
         return [(READY, _("ready")), (DELAYED, _("delayed")), (LEASED, _("leased"))]
+
+
+class EnabledFilter(ChoiceFilter):
+    title = _("standing")
+    parameter_name = "enabled"
+    parameters = ("enabled",)
+
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> Iterable[tuple[str, Any]]:
+        return [("yes", _("enabled")), ("no", _("disabled"))]
+
+
+class OriginFilter(ChoiceFilter):
+    title = _("origin")
+    parameter_name = "origin"
+    parameters = ("origin",)
+
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> Iterable[tuple[str, Any]]:
+        return [("code", _("declared in code")), ("here", _("made here"))]
+
+
+class ConditionFilter(ChoiceFilter):
+    title = _("condition")
+    parameter_name = "condition"
+    parameters = ("condition",)
+
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> Iterable[tuple[str, Any]]:
+        return [("failing", _("failing"))]
+
+
+class OutcomeFilter(ChoiceFilter):
+    title = _("outcome")
+    parameter_name = "outcome"
+    parameters = ("outcome",)
+
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> Iterable[tuple[str, Any]]:
+        return ScheduledRun.Outcome.choices
+
+
+class PeriodicFilter(ChoiceFilter):
+    """By the name of a periodic task; some are offered, and any may be searched for."""
+
+    title = _("periodic task")
+    parameter_name = "periodic"
+    parameters = ("periodic",)
+
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> Iterable[tuple[str, Any]]:
+        rows = PeriodicTask.objects.using(home()).order_by("name")
+        return [(name, name) for name in rows.values_list("name", flat=True)[:_MOST_PERIODIC]]
 
 
 class EndedFilter(ListFilter):

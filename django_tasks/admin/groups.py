@@ -138,7 +138,7 @@ class TaskGroupPage(ActingPage):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return GroupList
 
-    def id_of(self, row: TaskGroup) -> str:
+    def name_of(self, row: TaskGroup) -> str:
         return row.group_id
 
     def counted(self, number: int) -> str:

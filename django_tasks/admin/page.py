@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -20,6 +20,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from django_tasks.connections import home
 from django_tasks.display import clock_text, moment_text, short_id
@@ -87,6 +88,7 @@ class PageList(ChangeList):
             self.result_list = self.paginator.page(self.page_num).object_list
         except InvalidPage as error:
             raise IncorrectLookupParameters from error
+        page.complete(self.result_list)
         self.result_count = self.paginator.count
         self.full_result_count = None
         self.show_full_result_count = False
@@ -106,10 +108,9 @@ class PageList(ChangeList):
         """How much was searched, where that is not everything."""
         if self.listing.edge is None:
             return ""
-        number = formats.number_format(cast(TaskPage, self.model_admin).window, use_l10n=True, force_grouping=True)
-        return _("Only the newest %(number)s are searched for this. Choose a task, a state or dates to go further.") % {
-            "number": number
-        }
+        page = cast(TaskPage, self.model_admin)
+        number = formats.number_format(page.window, use_l10n=True, force_grouping=True)
+        return str(page.window_text) % {"number": number}
 
 
 class TaskPage(_ModelAdmin):
@@ -122,6 +123,9 @@ class TaskPage(_ModelAdmin):
     list_max_show_all = 0
     list_select_related = ()
     window: ClassVar[int] = WINDOW
+    window_text: Any = gettext_lazy(
+        "Only the newest %(number)s are searched for this. Choose a task, a state or dates to go further."
+    )
 
     class Media:
         css: ClassVar[Mapping[str, Any]] = {"all": ["django_tasks/admin.css"]}
@@ -133,6 +137,9 @@ class TaskPage(_ModelAdmin):
     def find(self, rows: QuerySet[Any], chosen: Mapping[str, Any], beginning: str) -> Listing[Any]:
         """Return the rows that were chosen in the filters and whose name begins so."""
         return Listing((rows.order_by("-pk"),))
+
+    def complete(self, rows: Sequence[Any]) -> None:
+        """Add to the rows of a list what their own table does not know."""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows: QuerySet[Any] = self.model._default_manager.using(self.database())

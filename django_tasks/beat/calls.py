@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from django_tasks.canvas.calls import ORPHAN
 from django_tasks.canvas.signature import Signature
+from django_tasks.canvas.steps import Step
+from django_tasks.exceptions import ConfigurationError, NotRegistered, SerializationError
 from django_tasks.models import PeriodicTask
 from django_tasks.options import CallOptions
+from django_tasks.plan import Plan
 
 HEADER = "periodic_task_name"
 """Tells whose run a message is, as with django-celery-beat."""
@@ -15,6 +19,15 @@ HEADER = "periodic_task_name"
 
 class Unfit(ValueError):
     """A row says something that cannot be; the message is for its owner."""
+
+
+MISFITS = (Unfit, ConfigurationError, SerializationError, NotRegistered, TypeError, ValueError)
+"""What is wrong with a row, rather than with a server."""
+
+
+def plan_of(row: PeriodicTask, task_id: str) -> Plan:
+    """Return what is sent when a row is run; raises one of MISFITS."""
+    return call_of(row, task_id).frozen().begin(Step(ORPHAN, replies=False))
 
 
 def call_of(row: PeriodicTask, task_id: str) -> Signature:

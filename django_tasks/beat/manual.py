@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
-from django_tasks.beat.calls import call_of
+from django_tasks.beat.calls import plan_of
 from django_tasks.beat.clock import server_time
-from django_tasks.canvas.calls import ORPHAN
-from django_tasks.canvas.steps import Step
 from django_tasks.message import new_id
 from django_tasks.models import PeriodicTask, ScheduledRun
 from django_tasks.plan import joined
@@ -16,24 +15,36 @@ from django_tasks.transactions import retrying
 
 
 def run_now(rows: Sequence[PeriodicTask], by: str, *, using: str) -> list[str]:
-    """Send the calls of periodic tasks now, beside what their schedules say; return the ids of the tasks.
+    """Send the calls of periodic tasks now, enabled or not, beside what their schedules say; return the ids of the
+    tasks.
 
-    Nothing of their schedules changes. All are sent or none; raises Unfit, PublishError or what a call that cannot be
-    sent raises.
+    Nothing of their schedules changes, nor what is known of the run before: this is no slot. All are sent or none;
+    raises PublishError, a database's error, or one of `calls.MISFITS`.
     """
     now = server_time(using)
-    calls = [call_of(row, new_id()).frozen() for row in rows]
-    plans = [call.begin(Step(ORPHAN, replies=False)) for call in calls]
-    runs = [
-        ScheduledRun(
-            periodic_task=row, slot_at=now, published_at=now, lateness=0.0, task_id=call.id or "", note=f"by hand, {by}"
-        )
-        for row, call in zip(rows, calls, strict=True)
-    ]
+    ids = [new_id() for _ in rows]
+    plans = [plan_of(row, task_id) for row, task_id in zip(rows, ids, strict=True)]
+    slot = _between_slots(now)
 
     def send() -> None:
-        ScheduledRun.objects.using(using).bulk_create(runs)
+        # Made anew each time: rows that were rolled back have kept their keys.
+        ScheduledRun.objects.using(using).bulk_create(
+            ScheduledRun(
+                periodic_task=row,
+                slot_at=slot,
+                published_at=now,
+                lateness=0.0,
+                task_id=task_id,
+                note=f"by hand, {by}",
+            )
+            for row, task_id in zip(rows, ids, strict=True)
+        )
         publish(joined(plans))
 
     retrying(using, send)
-    return [run.task_id for run in runs]
+    return ids
+
+
+def _between_slots(now: datetime) -> datetime:
+    """Return a moment between whole milliseconds, where it stands in the way of no slot of a usual schedule."""
+    return now + timedelta(microseconds=1) if now.microsecond % 1000 == 0 else now

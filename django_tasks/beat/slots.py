@@ -50,6 +50,16 @@ def first_slot(schedule: Schedule, terms: Terms, since: datetime) -> datetime | 
     return _within(schedule.next(since), terms)
 
 
+def upcoming(schedule: Schedule, terms: Terms, since: datetime, number: int) -> tuple[datetime, ...]:
+    """Return the first slots after a moment, at most so many."""
+    found: list[datetime] = []
+    slot = first_slot(schedule, terms, since)
+    while slot is not None and len(found) < number:
+        found.append(slot)
+        slot = _within(schedule.next(slot), terms)
+    return tuple(found)
+
+
 def turn(schedule: Schedule, terms: Terms, slot: datetime, now: datetime) -> Turn:
     """Decide on a slot that is due, and on those after it that are due as well.
 

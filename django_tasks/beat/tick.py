@@ -15,13 +15,11 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.db import DatabaseError, connections
 
-from django_tasks.beat.calls import Unfit, call_of
+from django_tasks.beat.calls import MISFITS, plan_of
 from django_tasks.beat.slots import Terms, Turn, first_slot, slot_id, turn
 from django_tasks.beat.unfinished import unfinished
-from django_tasks.canvas.calls import ORPHAN
-from django_tasks.canvas.steps import Step
 from django_tasks.control.client import revoke
-from django_tasks.exceptions import ConfigurationError, DjangoTasksError, NotRegistered, SerializationError
+from django_tasks.exceptions import DjangoTasksError
 from django_tasks.models import PeriodicTask, ScheduledRun
 from django_tasks.plan import Plan, joined
 from django_tasks.publisher import publish
@@ -46,8 +44,6 @@ _WRITTEN = (
     "total_run_count",
     "error",
 )
-_MISFITS = (Unfit, ConfigurationError, SerializationError, NotRegistered, TypeError, ValueError)
-"""What is wrong with a row, rather than with a server."""
 
 
 @dataclass(slots=True)
@@ -149,9 +145,9 @@ def _attend(row: PeriodicTask, work: _Work, rng: random.Random) -> None:
             return
         _run(row, schedule, work, rng)
     except Exception as error:  # a schedule of the project's own may raise anything
-        if isinstance(error, DatabaseError | DjangoTasksError) and not isinstance(error, _MISFITS):
+        if isinstance(error, DatabaseError | DjangoTasksError) and not isinstance(error, MISFITS):
             raise
-        if not isinstance(error, _MISFITS):
+        if not isinstance(error, MISFITS):
             _log.exception("A schedule raised", extra={"periodic_task": row.name})
         _disable(row, f"{type(error).__name__}: {error}"[:2000])
 
@@ -189,8 +185,7 @@ def _slot(row: PeriodicTask, slot: datetime, work: _Work, *, is_last: bool) -> N
         if row.overlap == PeriodicTask.Overlap.CANCEL:
             work.cancelled.append(row.last_task_id)
     task_id = slot_id(row.pk, slot)
-    node = call_of(row, task_id).frozen()
-    work.plans[task_id] = node.begin(Step(ORPHAN, replies=False))
+    work.plans[task_id] = plan_of(row, task_id)
     # What the jitter says is not late.
     due = max(slot, row.next_run_at or slot) if slot == row.slot_at else slot
     late = max(0.0, (work.now - due).total_seconds())

@@ -7,7 +7,7 @@ from django_tasks.schedules.clocked import Clocked, clocked
 from django_tasks.schedules.crontab import Crontab, cron, crontab
 from django_tasks.schedules.interval import Interval, every
 from django_tasks.schedules.solar import Solar, solar
-from django_tasks.schedules.writing import SCHEDULES, build, parse
+from django_tasks.schedules.writing import SCHEDULES, build, names_a_class, parse
 
 __all__ = [
     "SCHEDULES",
@@ -21,6 +21,7 @@ __all__ = [
     "cron",
     "crontab",
     "every",
+    "names_a_class",
     "parse",
     "solar",
 ]

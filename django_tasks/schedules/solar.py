@@ -34,7 +34,7 @@ class _Event:
 # Heights and names are Celery's; 34 minutes of arc are what the air lifts the sun by at the horizon
 # (https://aa.usno.navy.mil/faq/RST_defs).
 _HORIZON = -34 / 60
-_EVENTS: dict[str, _Event | None] = {
+EVENTS: dict[str, _Event | None] = {
     "dawn_astronomical": _Event(True, -18),
     "dawn_nautical": _Event(True, -12),
     "dawn_civil": _Event(True, -6),
@@ -59,8 +59,8 @@ class Solar(Schedule):
     longitude: float
 
     def __post_init__(self) -> None:
-        if self.event not in _EVENTS:
-            raise ScheduleError(f"event={self.event!r}: allowed are {', '.join(_EVENTS)}.")
+        if self.event not in EVENTS:
+            raise ScheduleError(f"event={self.event!r}: allowed are {', '.join(EVENTS)}.")
         for name, most in (("latitude", 90), ("longitude", 180)):
             degrees = getattr(self, name)
             if isinstance(degrees, bool) or not isinstance(degrees, int | float):
@@ -103,7 +103,7 @@ class Solar(Schedule):
         observer.elevation = observer.pressure = 0
         morning = datetime.combine(day, time(6)) - timedelta(hours=self.longitude / 15)
         noon = observer.next_transit(sun, start=morning).datetime()
-        event = _EVENTS[self.event]
+        event = EVENTS[self.event]
         if event is None:
             return _whole(noon)
         before = (observer.previous_antitransit(sun, start=noon).datetime(), noon)

@@ -34,14 +34,24 @@ def parse(text: str) -> Schedule:
     word, rest = [*text.split(None, 1), "", ""][:2]
     if word in SCHEDULES:
         return SCHEDULES[word](rest)
-    if word[:1] in {"*", "@"} or word[:1].isdigit():
+    if _is_cron(word):
         return read_cron(text)
-    if "." in word:
+    if names_a_class(text):
         return build(word, _arguments(rest) if rest else {})
     raise ScheduleError(
         f"{text!r} is no schedule. It begins with {', '.join(SCHEDULES)}, or the dotted path of a class, such as "
         "'every 5 minutes' or 'crontab 30 3 * * mon-fri Europe/Berlin'."
     )
+
+
+def names_a_class(text: str) -> bool:
+    """Tell whether a text begins with the dotted path of a class, so that reading it imports a module."""
+    word = text.strip().partition(" ")[0]
+    return "." in word and word not in SCHEDULES and not _is_cron(word)
+
+
+def _is_cron(word: str) -> bool:
+    return word[:1] in {"*", "@"} or word[:1].isdigit()
 
 
 def build(path: str, arguments: Mapping[str, Any]) -> Schedule:
