@@ -225,8 +225,9 @@ def distance(seconds: float) -> str:
         return f"{left} s"
     hours, minutes = divmod(left // 60, 60)
     if hours < 24:
-        return f"{hours} h {minutes} min" if hours else f"{minutes} min"
-    return f"{hours // 24} d {hours % 24} h"
+        return " ".join([f"{hours} h"] * bool(hours) + [f"{minutes} min"] * bool(minutes))
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
 
 
 def from_now(moment: datetime) -> str:

@@ -16,6 +16,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.http import urlencode
+from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -33,6 +34,7 @@ from django_tasks.schedules import names_a_class
 
 _RUNS = 10
 """Of its last runs the page of one shows so many."""
+_QUIET_BELOW = '{}<br><span class="task-quiet">{}</span>'
 _LAST_RUN = "_last_run"
 _RUN_NOW = Act("run_now", gettext_lazy("Run now"), "run_periodictask", lambda rows: timetable.run(rows, ""))
 
@@ -122,7 +124,7 @@ class PeriodicTaskPage(ActingPage):
             call = ["hidden"]
         when = ["schedule", "timezone", ("start_at", "end_at"), "one_off"]
         if settled:
-            when = ["schedule", "look_shown", "timezone", "start_at", "end_at", "one_off"]
+            when = ["schedule_text", "look_shown", "timezone", "start_at", "end_at", "one_off"]
         fieldsets = [
             (None, {"fields": ["name", "task", "enabled", "description"]}),
             (_("When it is due"), {"fields": when}),
@@ -148,7 +150,7 @@ class PeriodicTaskPage(ActingPage):
     def name_shown(self, row: PeriodicTask) -> str:
         if row.name == row.task:
             return row.name
-        return format_html('{}<br><span class="task-quiet">{}</span>', row.name, row.task)
+        return format_html(_QUIET_BELOW, row.name, row.task)
 
     @admin.display(description=gettext_lazy("standing"))
     def standing_shown(self, row: PeriodicTask) -> str:
@@ -164,7 +166,8 @@ class PeriodicTaskPage(ActingPage):
     def schedule_shown(self, row: PeriodicTask) -> str:
         found = timetable.outlook_of(row, number=0)
         if found.error:
-            return format_html('{}<br><span class="task-quiet">{}</span>', row.schedule, found.error)
+            # What disabled it stands beside it already.
+            return format_html(_QUIET_BELOW, row.schedule, "" if row.error else Truncator(found.error).chars(100))
         return found.words
 
     @admin.display(description=gettext_lazy("next run"))
@@ -172,7 +175,7 @@ class PeriodicTaskPage(ActingPage):
         if not row.enabled:
             return self.get_empty_value_display()
         if not row.planned:
-            return _("at the next tick it is planned")
+            return _("planned at the next tick")
         if row.next_run_at is None:
             return _("never: its schedule has come to its end")
         if row.next_run_at <= timezone.now():
@@ -229,6 +232,10 @@ class PeriodicTaskPage(ActingPage):
         url = reverse(f"admin:{LABEL}_scheduledrun_changelist", current_app=self.admin_site.name)
         context = {"runs": runs, "all_url": f"{url}?{urlencode({'periodic': row.name})}"}
         return render_to_string("admin/django_tasks/last_runs.html", context)
+
+    @admin.display(description=gettext_lazy("schedule"))
+    def schedule_text(self, row: PeriodicTask) -> str:
+        return row.schedule
 
     @admin.display(description=gettext_lazy("in words"))
     def look_shown(self, row: PeriodicTask) -> str:
@@ -302,6 +309,7 @@ _SHOWN = (
     "total_run_count",
     "failures_shown",
     "last_runs_shown",
+    "schedule_text",
     "look_shown",
     "arguments",
     "keyword_arguments",

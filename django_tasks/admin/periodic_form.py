@@ -124,7 +124,7 @@ class PeriodicTaskForm(_ModelForm):
     """All of a periodic task but what beats write."""
 
     timezone = forms.ChoiceField(
-        label=gettext_lazy("time zone"),
+        label=gettext_lazy("Time zone"),
         required=False,
         choices=lambda: [("", _("that of the site (%(zone)s)") % {"zone": settings.TIME_ZONE}), *_zones()],
         help_text=gettext_lazy("Of the clock that schedules go by which name none themselves."),

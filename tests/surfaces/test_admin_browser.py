@@ -21,7 +21,18 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from django_tasks import states
 from django_tasks.message import member_id
-from django_tasks.models import Crash, GroupPart, QueuedMessage, Revocation, TaskGroup, TaskResult, WorkerNode
+from django_tasks.models import (
+    BeatNode,
+    Crash,
+    GroupPart,
+    PeriodicTask,
+    QueuedMessage,
+    Revocation,
+    ScheduledRun,
+    TaskGroup,
+    TaskResult,
+    WorkerNode,
+)
 from tests.app.tasks import add, echo, fail
 from tests.surfaces.site import WORKER, chief, fetch, result, tasks_in, work
 
@@ -56,6 +67,7 @@ class Visitor:
         self.browser = browser
         self.site = site
         self.pictures = pictures
+        self.width = 1280
 
     def dress(self, scheme: str) -> None:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
@@ -68,13 +80,14 @@ class Visitor:
 
     def look(self, name: str) -> str:
         """Take a picture, check what it shows, and return the text of the page."""
-        self.browser.set_window_size(1280, 900)
+        self.browser.set_window_size(self.width, 900)
         height = self.browser.execute_script("return document.documentElement.scrollHeight")
-        self.browser.set_window_size(1280, min(max(900, height + 140), 3000))
-        self.browser.save_screenshot(str(self.pictures / f"{name}-{self.scheme}.png"))
+        self.browser.set_window_size(self.width, min(max(900, height + 140), 3000))
+        self.browser.save_screenshot(str(self.pictures / f"{name}-{self.scheme}-{self.width}.png"))
         for text, ratio in self.browser.execute_script(
             CONTRAST,
-            ".task-badge, .task-text, .task-quiet, .task-act button, .task-note, .task-answers > :not([type=hidden])",
+            ".task-badge, .task-text, .task-quiet, .task-act button, .task-note, .task-preview *, .task-warning, "
+            ".task-answers > :not([type=hidden])",
         ):
             assert ratio >= 4.5, (name, self.scheme, text, ratio)
         width = self.browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
@@ -149,6 +162,57 @@ def furnish() -> None:
         GroupPart(group_id=whole.pk, index=index, task_id=member_id(GROUP, index), error=error * (index == 1))
         for index in range(90)
     )
+
+
+def furnish_periodic() -> PeriodicTask:
+    """Make periodic tasks of every standing, and runs of every outcome."""
+    now = datetime.now(UTC)
+    rows = PeriodicTask.objects
+    nightly = rows.create(
+        name="nightly report", task=add.name, schedule="crontab 30 3 * * mon-fri", timezone="Europe/Berlin"
+    )
+    planned = {"planned": True, "slot_at": now, "next_run_at": now + timedelta(hours=7), "total_run_count": 41}
+    rows.filter(pk=nightly.pk).update(**planned)
+    rows.create(name=echo.name, task=echo.name, schedule="every 5 minutes", from_code=True, args='[1, {"token": "x"}]')
+    odd = rows.create(name="odd", task=add.name, schedule="every now and then")
+    rows.filter(pk=odd.pk).update(enabled=False, error="ScheduleError: every now and then: expected numbers")
+    paused = rows.create(name="flaky", task=fail.name, schedule="solar sunset 52.52 13.405", pause_after=3)
+    error = "paused: it has failed as often in a row as it may"
+    rows.filter(pk=paused.pk).update(enabled=False, failures=3, error=error)
+    for number, outcome in enumerate(ScheduledRun.Outcome.values):
+        ScheduledRun.objects.create(
+            periodic_task=nightly,
+            slot_at=now - timedelta(days=number + 1),
+            published_at=None if outcome in ("missed", "skipped") else now - timedelta(days=number + 1),
+            lateness=0.2,
+            outcome=outcome,
+            task_id=f"0193a1b2-0000-7000-8000-{number:012d}",
+            note="the last of 3 that were missed" if outcome == "missed" else "",
+        )
+    BeatNode.objects.create(name="beat@host", host="host", pid=77, version="1", ticked_at=now - timedelta(minutes=3))
+    return nightly
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_every_page_of_periodic_tasks(visitor, scheme, width):
+    nightly = furnish_periodic()
+    visitor.width = width
+    visitor.dress(scheme)
+    url = reverse("admin:django_tasks_periodictask_changelist")
+    text = visitor.visit(url, "periodic")
+    assert "No beat is running" in text
+    assert "at 03:30 on Monday to Friday, in Europe/Berlin" in text
+    assert "paused: it has failed" in text
+    page = reverse("admin:django_tasks_periodictask_change", args=[nightly.pk])
+    assert "the last of 3 that were missed" in visitor.visit(page, "periodic-one")
+    of_code = PeriodicTask.objects.get(from_code=True)
+    page = reverse("admin:django_tasks_periodictask_change", args=[of_code.pk])
+    assert "Next runs, by the clock of" in visitor.visit(page, "periodic-of-code")
+    assert "Time zone" in visitor.visit(f"{url}add/", "periodic-add")
+    assert "succeeded" in visitor.visit(reverse("admin:django_tasks_scheduledrun_changelist"), "runs")
+    assert "lost" in visitor.visit(reverse("admin:django_tasks_beatnode_changelist"), "beats")
+    assert not visitor.complaints()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
