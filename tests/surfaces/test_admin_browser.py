@@ -277,3 +277,59 @@ def test_an_operator_at_work(visitor):
     assert "Its result is deleted." in visitor.look("deleted")
     assert not TaskResult.objects.exists()
     assert not visitor.complaints()
+
+
+def test_a_schedule_is_explained_while_it_is_typed(visitor):
+    """Choose, mistype, see why, mend it, save, and have it run now."""
+    visitor.dress("light")
+    browser = visitor.browser
+    visitor.visit(reverse("admin:django_tasks_periodictask_add"), "schedule-empty")
+    line, preview = browser.find_element(By.ID, "id_schedule"), browser.find_element(By.CSS_SELECTOR, "[data-preview]")
+    kind = browser.find_element(By.CSS_SELECTOR, "[data-kind]")
+
+    def until(text: str) -> None:
+        WebDriverWait(browser, 10).until(lambda _: text in preview.text)
+
+    def choose(value: str) -> None:
+        kind.find_element(By.CSS_SELECTOR, f"option[value='{value}']").click()
+
+    written = {
+        "every": ("every 5 minutes", "every 5 minutes"),
+        "cron": ("cron 0 9 1,15 * *", "at 09:00 on days 1 and 15 of the month"),
+        "solar": ("solar sunset 52.52 13.405", "at sunset"),
+        "crontab": ("crontab 30 3 * * *", "at 03:30"),
+    }
+    for value, (text, words) in written.items():
+        choose(value)
+        assert line.get_attribute("value") == text
+        until(words)
+    hour = browser.find_element(By.CSS_SELECTOR, "[data-fields=crontab] label:nth-child(2) input")
+    hour.clear()
+    hour.send_keys("25")
+    until("25 is too large")
+    visitor.look("schedule-refused")
+    line.clear()
+    line.send_keys("every 7 hours")
+    until("every 7 hours")
+    assert kind.get_attribute("value") == "every"
+    assert len(preview.find_elements(By.TAG_NAME, "time")) == 5
+    line.clear()
+    line.send_keys("crontab 15 4 * * *")
+    browser.find_element(By.CSS_SELECTOR, "#id_timezone option[value='Asia/Tokyo']").click()
+    until("at 04:15, in Asia/Tokyo")
+    browser.find_element(By.ID, "id_name").send_keys("early")
+    browser.find_element(By.ID, "id_task").send_keys("tests.app.tasks.ad")
+    warning = browser.find_element(By.CSS_SELECTOR, "p.task-warning")
+    WebDriverWait(browser, 10).until(lambda _: "Did you mean 'tests.app.tasks.add'?" in warning.text)
+    browser.find_element(By.ID, "id_task").send_keys("d")
+    WebDriverWait(browser, 10).until(lambda _: not warning.text)
+    browser.find_element(By.ID, "id_args").clear()
+    browser.find_element(By.ID, "id_args").send_keys("[1, 2]")
+    visitor.look("schedule-typed")
+    visitor.press("Save and continue editing")
+    row = PeriodicTask.objects.get()
+    assert (row.schedule, row.timezone, row.task) == ("crontab 15 4 * * *", "Asia/Tokyo", add.name)
+    visitor.press("Run now")
+    assert "It is sent." in visitor.look("schedule-sent")
+    assert ScheduledRun.objects.get().note == "by hand, by chief"
+    assert not visitor.complaints()

@@ -142,10 +142,9 @@ class TestList:
             found = boss.get(f"{reverse(LIST)}?{query}").context["cl"].result_list
             assert [row.name for row in found] == names, query
 
-    @on_each_database()
-    def test_the_number_of_queries_does_not_grow_with_the_rows(self, alias, boss):
+    def test_the_number_of_queries_does_not_grow_with_the_rows(self, boss):
         def asked() -> int:
-            with CaptureQueriesContext(connections[alias]) as captured:
+            with CaptureQueriesContext(connections[home()]) as captured:
                 assert boss.get(reverse(LIST)).status_code == 200
             return len([query for query in captured if "django_tasks_" in query["sql"]])
 
@@ -169,31 +168,29 @@ class TestList:
 
 
 class TestForm:
-    @on_each_database()
-    def test_one_that_is_made_here_is_sent_when_it_is_due(self, alias, boss):
+    def test_one_that_is_made_here_is_sent_when_it_is_due(self, boss):
         form = filled(
             task=echo.name, timezone="Asia/Tokyo", kwargs='{"z": 1}', queue="mail", priority="5", end_at_0="2999-01-01"
         )
         response = boss.post(f"{reverse(LIST)}add/", {**form, "end_at_1": "00:00:00"}, follow=True)
         assert "was added successfully" in said(response)
-        row = PeriodicTask.objects.using(alias).get()
+        row = PeriodicTask.objects.using(home()).get()
         assert (row.timezone, row.kwargs, row.headers, row.from_code) == ("Asia/Tokyo", '{"z": 1}', "{}", False)
         assert now_tick() == 0
         assert now_tick(timedelta(minutes=5)) == 1
-        assert QueuedMessage.objects.using(alias).get().queue == "mail"
+        assert QueuedMessage.objects.using(home()).get().queue == "mail"
 
-    @on_each_database()
-    def test_a_change_counts_at_the_next_tick_and_forgets_nothing(self, alias, boss):
+    def test_a_change_counts_at_the_next_tick_and_forgets_nothing(self, boss):
         row = planned(periodic(), last_task_id="0193-x", last_run_at=datetime.now(UTC))
         boss.post(page_of(row), filled(schedule="crontab 30 3 * * *", description="new words"))
-        after = PeriodicTask.objects.using(alias).get()
+        after = PeriodicTask.objects.using(home()).get()
         assert after.description == "new words"
         assert (after.planned, after.next_run_at, after.slot_at) == (True, row.next_run_at, row.slot_at)
         boss.post(page_of(row), filled(schedule="every 10 seconds", description="new words"))
-        after = PeriodicTask.objects.using(alias).get()
+        after = PeriodicTask.objects.using(home()).get()
         assert (after.total_run_count, after.last_task_id, after.last_run_at) == (7, "0193-x", row.last_run_at)
         assert now_tick(timedelta(seconds=10)) == 1
-        assert PeriodicTask.objects.using(alias).get().total_run_count == 8
+        assert PeriodicTask.objects.using(home()).get().total_run_count == 8
         assert LogEntry.objects.count() == 2
 
     @pytest.mark.parametrize(
@@ -249,8 +246,7 @@ class TestForm:
         boss.post(page_of(row), {"enabled": "on"})
         assert PeriodicTask.objects.get().enabled is True
 
-    @on_each_database()
-    def test_the_page_of_one_shows_its_last_runs_and_its_next(self, alias, boss):
+    def test_the_page_of_one_shows_its_last_runs_and_its_next(self, boss):
         row = planned(periodic(args="[]"))
         ran(row, "succeeded", lateness=0.25, note="pwd=hunter2")
         text = boss.get(page_of(row)).content.decode()
@@ -317,22 +313,21 @@ class TestActions:
         assert "Run now: 1 task (nightly). It is sent." in told
         assert "Not done: 1 task (unfit)" in told
         assert "is not a list in JSON" in told
-        message = QueuedMessage.objects.using(alias).get()
+        message = QueuedMessage.objects.using(home()).get()
         assert (message.queue, message.task) == ("mail", add.name)
         assert '"periodic_task_name":"nightly"' in message.headers.replace(" ", "")
-        run = ScheduledRun.objects.using(alias).get()
+        run = ScheduledRun.objects.using(home()).get()
         assert (run.task_id, run.outcome, run.note) == (message.task_id, "sent", "by hand, by chief")
         assert run.published_at is not None
         assert run.slot_at.microsecond % 1000
-        after = PeriodicTask.objects.using(alias).get(pk=row.pk)
+        after = PeriodicTask.objects.using(home()).get(pk=row.pk)
         assert (after.next_run_at, after.slot_at, after.enabled) == (row.next_run_at, row.slot_at, False)
         assert (after.total_run_count, after.last_task_id) == (row.total_run_count, row.last_task_id)
         assert LogEntry.objects.get().change_message == "Run now"
         act(boss, "run_now", row)
-        assert ScheduledRun.objects.using(alias).count() == QueuedMessage.objects.using(alias).count() == 2
+        assert ScheduledRun.objects.using(home()).count() == QueuedMessage.objects.using(alias).count() == 2
 
-    @on_each_database()
-    def test_disable_and_enable(self, alias, boss):
+    def test_disable_and_enable(self, boss):
         row, broken = periodic(schedule="every second"), periodic("broken", schedule="whenever", enabled=False)
         assert "Disable: 1 task (nightly)" in said(act(boss, "disable", row))
         assert now_tick(timedelta(seconds=5)) == 0
@@ -340,7 +335,7 @@ class TestActions:
         told = said(act(boss, "enable", row, broken))
         assert "Enable: 1 task (nightly)" in told
         assert "is no schedule" in told
-        after = PeriodicTask.objects.using(alias).get(pk=row.pk)
+        after = PeriodicTask.objects.using(home()).get(pk=row.pk)
         assert (after.enabled, after.error, after.failures) == (True, "", 0)
         assert now_tick(timedelta(seconds=5)) == 1
         assert "enabled already" in said(act(boss, "enable", row))
@@ -350,12 +345,12 @@ class TestActions:
         row, of_code = periodic(), periodic("of code", from_code=True)
         ran(row, "sent")
         assert "their runs is deleted as well" in act(boss, "delete", row).content.decode()
-        assert PeriodicTask.objects.using(alias).count() == 2
+        assert PeriodicTask.objects.using(home()).count() == 2
         told = said(act(boss, "delete", row, of_code, confirmed="yes"))
         assert "Delete: 1 task (nightly)" in told
         assert "declared in code" in told
-        assert PeriodicTask.objects.using(alias).get().name == "of code"
-        assert not ScheduledRun.objects.using(alias).exists()
+        assert PeriodicTask.objects.using(home()).get().name == "of code"
+        assert not ScheduledRun.objects.using(home()).exists()
 
 
 @pytest.mark.django_db
@@ -434,15 +429,14 @@ class TestRunsAndBeats:
         text = boss.get(url).content.decode()
         assert page_of(row) in text
         assert "by hand, by chief" in text
-        run = ScheduledRun.objects.using(alias).get(task_id="0193-a")
+        run = ScheduledRun.objects.using(home()).get(task_id="0193-a")
         page = reverse("admin:django_tasks_scheduledrun_change", args=[run.pk])
         assert "?q=0193-a" in boss.get(page).content.decode()
         assert boss.post(page, {"note": "x"}).status_code == 403
 
-    @on_each_database()
-    def test_beats(self, alias, boss):
-        BeatNode.objects.using(alias).create(name="alive", pid=4242, published=12)
-        lost = BeatNode.objects.using(alias).create(name="lost", ticked_at=datetime.now(UTC) - timedelta(seconds=200))
+    def test_beats(self, boss):
+        BeatNode.objects.using(home()).create(name="alive", pid=4242, published=12)
+        lost = BeatNode.objects.using(home()).create(name="lost", ticked_at=datetime.now(UTC) - timedelta(seconds=200))
         text = boss.get(reverse("admin:django_tasks_beatnode_changelist")).content.decode()
         assert '<span class="task-badge task-badge-good">running</span>' in text
         assert '<span class="task-badge task-badge-bad">lost</span>' in text

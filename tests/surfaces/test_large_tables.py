@@ -21,10 +21,12 @@ from django_tasks import states
 from django_tasks.admin.groups import TaskGroupPage
 from django_tasks.admin.messages import QueuedMessagePage
 from django_tasks.admin.page import CeilingPaginator
+from django_tasks.admin.periodic import PeriodicTaskPage
 from django_tasks.admin.results import TaskResultPage
+from django_tasks.admin.runs import ScheduledRunPage
 from django_tasks.api.views import TaskListView
 from django_tasks.listing import HEAVY_MESSAGE, HEAVY_RESULT
-from django_tasks.models import QueuedMessage, TaskGroup, TaskResult, WorkerNode
+from django_tasks.models import PeriodicTask, QueuedMessage, ScheduledRun, TaskGroup, TaskResult, WorkerNode
 from tests.surfaces.site import chief, joined, multiply, on_each_database, tasks_in
 
 pytestmark = [pytest.mark.urls("tests.surfaces.urls"), pytest.mark.timeout(300)]
@@ -161,13 +163,18 @@ def tables(alias, monkeypatch) -> Iterator[str]:
         task_id="old", state=states.SUCCESS, task="shop.old", worker="none", ended_at=now - timedelta(days=9)
     )
     _lease(alias, now)
-    with connections[alias].cursor() as cursor:
-        for model in (TaskResult, QueuedMessage, TaskGroup):
-            table = connections[alias].ops.quote_name(model._meta.db_table)
-            cursor.execute(f"ANALYZE {'TABLE ' if connections[alias].vendor == 'mysql' else ''}{table}")
+    _analyze(alias, TaskResult, QueuedMessage, TaskGroup)
     WorkerNode.objects.using(alias).create(name="w1", session="s")
     with tasks_in(alias):
         yield alias
+
+
+def _analyze(alias: str, *models: Any) -> None:
+    """Let the database know how large tables are."""
+    with connections[alias].cursor() as cursor:
+        for model in models:
+            table = connections[alias].ops.quote_name(model._meta.db_table)
+            cursor.execute(f"ANALYZE {'TABLE ' if connections[alias].vendor == 'mysql' else ''}{table}")
 
 
 def _lease(alias: str, now: datetime) -> None:
@@ -205,6 +212,64 @@ def test_no_page_reads_a_table_to_its_end(tables):
                 cost, most = measure(sql)
                 if cost > most:
                     too_much.append(f"{page}: {cost:,} for {sql}")
+    assert not too_much, "\n".join(too_much)
+
+
+PERIODIC_DOUBLINGS, PERIODIC_WINDOW = 5, 100
+PERIODIC_ROWS = SEEDS * 2**PERIODIC_DOUBLINGS
+EARLIER = {
+    "sqlite": "datetime(slot_at, '-' || (1 << {n}) || ' days')",
+    "postgresql": "slot_at - power(2, {n}) * interval '1 day'",
+    "mysql": "slot_at - INTERVAL POW(2, {n}) DAY",
+}
+PERIODIC = {
+    "periodictask": ["", "enabled=no", "condition=failing", "origin=code", "q=none", "q=p000"],
+    "scheduledrun": ["", "outcome=missed", "periodic=p00007", "periodic=p00007&outcome=missed", "q=none", "q=0"],
+}
+
+
+@on_each_database(transaction=True)
+def test_no_page_of_periodic_tasks_reads_a_table_to_its_end(alias, monkeypatch):
+    for page in (PeriodicTaskPage, ScheduledRunPage):
+        monkeypatch.setattr(page, "window", PERIODIC_WINDOW)
+    monkeypatch.setattr(CeilingPaginator, "ceiling", PERIODIC_WINDOW)
+    now, client = datetime.now(UTC), Client()
+    client.force_login(chief())
+    PeriodicTask.objects.using(alias).bulk_create(
+        PeriodicTask(name=f"p{number:05d}", task="shop.t", schedule="every hour", next_run_at=now + timedelta(days=1))
+        for number in range(SEEDS)
+    )
+    first = PeriodicTask.objects.using(alias).get(name="p00007")
+    ScheduledRun.objects.using(alias).bulk_create(
+        ScheduledRun(
+            periodic_task=first, slot_at=now - timedelta(minutes=number), outcome="sent", task_id=f"{number:06d}"
+        )
+        for number in range(SEEDS)
+    )
+    multiply(alias, PeriodicTask, PERIODIC_DOUBLINGS, {"name": joined(alias, "name", "'-{n}'")})
+    earlier = {"slot_at": EARLIER[connections[alias].vendor], "task_id": joined(alias, "task_id", "'-{n}'")}
+    multiply(alias, ScheduledRun, PERIODIC_DOUBLINGS, earlier)
+    _analyze(alias, PeriodicTask, ScheduledRun)
+    urls = [
+        *(
+            reverse(f"admin:django_tasks_{page}_changelist") + f"?{query}"
+            for page in PERIODIC
+            for query in PERIODIC[page]
+        ),
+        reverse("admin:django_tasks_periodictask_change", args=[first.pk]),
+    ]
+    too_much = []
+    with tasks_in(alias), _meter(alias) as measure:
+        for url in urls:
+            with CaptureQueriesContext(connections[alias]) as captured:
+                assert client.get(url).status_code == 200, url
+            asked = [query["sql"] for query in captured if "django_tasks_" in query["sql"]]
+            assert len(asked) <= 8, url
+            for sql in asked:
+                cost, most = measure(sql)
+                # Of SQLite's instructions a scan takes several a row.
+                if cost > min(most, PERIODIC_ROWS * (4 if alias == "default" else 0.4)):
+                    too_much.append(f"{url}: {cost:,} for {sql}")
     assert not too_much, "\n".join(too_much)
 
 
