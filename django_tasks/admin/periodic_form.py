@@ -111,6 +111,7 @@ class ScheduleInput(forms.TextInput):
             "look": self.look,
             "preview_url": self.preview_url,
             "events": EVENTS,
+            "examples": _EXAMPLES,
         }
         return render_to_string("admin/django_tasks/schedule.html", context)
 
@@ -164,7 +165,6 @@ class PeriodicTaskForm(_ModelForm):
             "name": gettext_lazy("What you call it; no other periodic task has this name."),
             "task": gettext_lazy("The name of the task that is sent, such as shop.tasks.report."),
             "enabled": gettext_lazy("Without it nothing is sent. A change counts at the next tick of a beat."),
-            "schedule": format_html_join(" ", "<code>{}</code>", ((example,) for example in _EXAMPLES)),
             "start_at": gettext_lazy("Nothing is due before this, in the time zone of this page."),
             "end_at": gettext_lazy("Nothing is due after this."),
             "one_off": gettext_lazy("It is disabled when it has been sent once."),

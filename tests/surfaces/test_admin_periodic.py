@@ -154,6 +154,14 @@ class TestList:
             ran(planned(periodic(f"more-{number}")), "sent")
         assert asked() == before <= 6
 
+    def test_what_is_shown_is_text(self, boss):
+        for number, nasty in enumerate(NASTY):
+            row = planned(periodic(f"{nasty}{number}", task=nasty, schedule=nasty), error=nasty, enabled=False)
+            ran(row, "missed", note=nasty, slot_at=datetime.now(UTC) - timedelta(hours=number))
+        for page in (reverse(LIST), page_of(row), reverse("admin:django_tasks_scheduledrun_changelist")):
+            text = boss.get(page).content.decode()
+            assert not [nasty for nasty in NASTY[:3] if nasty in text], page
+
     def test_a_banner_says_that_nobody_sends_what_is_due(self, boss):
         text = "No beat is running"
         planned(periodic("later"))
@@ -289,6 +297,8 @@ class TestPreview:
     def test_a_page_for_browsers_without_scripts(self, boss):
         text = boss.post(reverse(self.URL), {"schedule": "every 5 minutes"}).content.decode()
         assert text.count("<time datetime=") == 5
+        for nasty in NASTY:
+            assert nasty not in boss.post(reverse(self.URL), {"schedule": nasty, "task": nasty}).content.decode()
 
     def test_who_may_ask(self, db):
         viewer = client_of("view_periodictask")
