@@ -53,7 +53,7 @@ def first_slot(schedule: Schedule, terms: Terms, since: datetime) -> datetime | 
 def upcoming(schedule: Schedule, terms: Terms, since: datetime, number: int) -> tuple[datetime, ...]:
     """Return the first slots after a moment, at most so many."""
     found: list[datetime] = []
-    slot = first_slot(schedule, terms, since)
+    slot = first_slot(schedule, terms, since) if number else None
     while slot is not None and len(found) < number:
         found.append(slot)
         slot = _within(schedule.next(slot), terms)

@@ -557,7 +557,7 @@ settings.configure(
 django.setup()
 from django.contrib import admin
 admin.autodiscover()
-assert len([model for model in admin.site._registry if model._meta.app_label == "django_tasks"]) == 6
+assert len([model for model in admin.site._registry if model._meta.app_label == "django_tasks"]) == 9
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=Path(__file__).parents[2], check=True)
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.db import connections
+from django.db.models import QuerySet
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -18,6 +19,7 @@ from django_tasks.models import BeatNode, PeriodicTask, QueuedMessage, Scheduled
 from django_tasks.schedules import Schedule
 from tests.app.tasks import add, echo
 from tests.surfaces.site import NASTY, chief, on_each_database, staff, tasks_in
+from tests.surfaces.test_admin import Elements
 
 pytestmark = pytest.mark.urls("tests.surfaces.urls")
 
@@ -54,8 +56,8 @@ def planned(row: PeriodicTask, **fields) -> PeriodicTask:
     """Leave a row as a beat does that has sent it some times."""
     due = datetime.now(UTC) + timedelta(hours=4, minutes=59, seconds=30)
     fields = {"planned": True, "slot_at": due, "next_run_at": due, "total_run_count": 7, **fields}
-    rows = PeriodicTask.objects.using(home()).filter(pk=row.pk)
-    super(type(rows), rows).update(**fields)
+    rows: QuerySet[PeriodicTask] = QuerySet(PeriodicTask, using=home()).filter(pk=row.pk)
+    rows.update(**fields)
     return rows.get()
 
 
@@ -155,12 +157,18 @@ class TestList:
         assert asked() == before <= 6
 
     def test_what_is_shown_is_text(self, boss):
-        for number, nasty in enumerate(NASTY):
-            row = planned(periodic(f"{nasty}{number}", task=nasty, schedule=nasty), error=nasty, enabled=False)
-            ran(row, "missed", note=nasty, slot_at=datetime.now(UTC) - timedelta(hours=number))
-        for page in (reverse(LIST), page_of(row), reverse("admin:django_tasks_scheduledrun_changelist")):
-            text = boss.get(page).content.decode()
-            assert not [nasty for nasty in NASTY[:3] if nasty in text], page
+        def elements(text: str) -> list[object]:
+            PeriodicTask.objects.all().delete()
+            row = periodic(text, task=text, schedule=text, description=text, args=text, headers=text, timezone=text)
+            row = planned(row, error=text, enabled=False, from_code=True)
+            ran(row, "missed", note=text, task_id=text)
+            pages = [reverse(LIST), page_of(row), reverse("admin:django_tasks_scheduledrun_changelist")]
+            preview = boss.post(reverse(TestPreview.URL), {"schedule": text, "task": text})
+            return [Elements(page.content.decode()).found for page in (*map(boss.get, pages), preview)]
+
+        plain = elements("plain")
+        for nasty in NASTY:
+            assert elements(nasty) == plain, nasty
 
     def test_a_banner_says_that_nobody_sends_what_is_due(self, boss):
         text = "No beat is running"
@@ -297,8 +305,6 @@ class TestPreview:
     def test_a_page_for_browsers_without_scripts(self, boss):
         text = boss.post(reverse(self.URL), {"schedule": "every 5 minutes"}).content.decode()
         assert text.count("<time datetime=") == 5
-        for nasty in NASTY:
-            assert nasty not in boss.post(reverse(self.URL), {"schedule": nasty, "task": nasty}).content.decode()
 
     def test_who_may_ask(self, db):
         viewer = client_of("view_periodictask")
@@ -402,9 +408,9 @@ class TestPermissions:
     def test_arguments_are_for_those_who_may_see_them(self):
         row = periodic(task=echo.name, kwargs=f'{{"name": "{CANARY}", "password": "hunter2"}}', headers=f'["{CANARY}"]')
         PeriodicTask.objects.update(headers="{}")
-        for more in ((), ("change_periodictask",)):
-            client = client_of("view_periodictask", *more, name=f"with {len(more)} more")
-            assert CANARY not in client.get(page_of(row)).content.decode()
+        client, viewer = client_of("change_periodictask"), client_of("view_periodictask", name="viewer")
+        for each in (client, viewer):
+            assert CANARY not in each.get(page_of(row)).content.decode()
         form = filled(task=echo.name, kwargs="{}", schedule="every hour")
         assert client.post(page_of(row), form).status_code == 302
         after = PeriodicTask.objects.get()
