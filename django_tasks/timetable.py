@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
@@ -18,11 +18,14 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from django_tasks.actions import Answer, Report, Verdict
+from django_tasks.beat.calls import MISFITS, plan_of
 from django_tasks.beat.manual import run_now
 from django_tasks.beat.slots import Terms, upcoming
 from django_tasks.connections import home
 from django_tasks.display import free_text
 from django_tasks.exceptions import ScheduleError
+from django_tasks.health import HEARD
+from django_tasks.message import new_id
 from django_tasks.models import BeatNode, PeriodicTask
 from django_tasks.schedules import Crontab, parse
 from django_tasks.schedules.wallclock import key_of
@@ -30,8 +33,6 @@ from django_tasks.transactions import retrying
 
 _log = logging.getLogger("django_tasks.beat")
 
-ALIVE = timedelta(seconds=30)
-"""A beat that has not ticked for longer counts as gone; it says that it is there every 5 seconds."""
 AHEAD = 5
 """Runs that are told in advance."""
 
@@ -86,21 +87,26 @@ def reason(row: PeriodicTask) -> str:
 def is_unattended() -> bool:
     """Tell whether periodic tasks are due and no beat is there to send them."""
     now, using = timezone.now(), home()
-    if BeatNode.objects.using(using).filter(ticked_at__gte=now - ALIVE).exists():
+    if BeatNode.objects.using(using).filter(ticked_at__gte=now - HEARD).exists():
         return False
     return PeriodicTask.objects.using(using).filter(enabled=True, next_run_at__lte=now).exists()
 
 
 def run(rows: Sequence[PeriodicTask], by: str) -> Report:
-    """Send calls now, beside their schedules. Raises PublishError, and then nothing was sent."""
-    return Report(
-        tuple(
-            _done(each.name, "sent", _("It is sent. Its schedule goes on as before."))
-            if each.task_id
-            else _not_possible(each.name, "unfit", each.error)
-            for each in run_now(rows, by)
-        )
-    )
+    """Send calls now, beside their schedules; `by` is the name of who asked for it. Raises PublishError, and then
+    nothing was sent."""
+    answers = [_fitness(row) for row in rows]
+    if fit := set(_picked(rows, answers)):
+        run_now([row for row in rows if row.pk in fit], f"by {by}", using=home())
+    return Report(tuple(answers))
+
+
+def _fitness(row: PeriodicTask) -> Answer:
+    try:
+        plan_of(row, new_id())
+    except MISFITS as error:
+        return _not_possible(row.name, "unfit", str(error))
+    return _done(row.name, "sent", _("It is sent. Its schedule goes on as before."))
 
 
 def enable(rows: Sequence[PeriodicTask]) -> Report:

@@ -193,8 +193,7 @@ def furnish_periodic() -> PeriodicTask:
     return nightly
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 400)])
 def test_every_page_of_periodic_tasks(visitor, scheme, width):
     nightly = furnish_periodic()
     visitor.width = width

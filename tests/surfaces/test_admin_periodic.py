@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.db import connections
-from django.db.models import QuerySet
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -56,7 +55,7 @@ def planned(row: PeriodicTask, **fields) -> PeriodicTask:
     """Leave a row as a beat does that has sent it some times."""
     due = datetime.now(UTC) + timedelta(hours=4, minutes=59, seconds=30)
     fields = {"planned": True, "slot_at": due, "next_run_at": due, "total_run_count": 7, **fields}
-    rows: QuerySet[PeriodicTask] = QuerySet(PeriodicTask, using=home()).filter(pk=row.pk)
+    rows = PeriodicTask.as_they_are.using(home()).filter(pk=row.pk)
     rows.update(**fields)
     return rows.get()
 
