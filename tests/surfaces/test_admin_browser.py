@@ -16,6 +16,7 @@ from django.test import Client
 from django.urls import reverse
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -325,9 +326,11 @@ def test_a_schedule_is_explained_while_it_is_typed(visitor):
     browser.find_element(By.ID, "id_args").clear()
     browser.find_element(By.ID, "id_args").send_keys("[1, 2]")
     visitor.look("schedule-typed")
-    visitor.press("Save and continue editing")
+    browser.find_element(By.ID, "id_name").send_keys(Keys.ENTER)
+    WebDriverWait(browser, 10).until(staleness_of(line))
     row = PeriodicTask.objects.get()
     assert (row.schedule, row.timezone, row.task) == ("crontab 15 4 * * *", "Asia/Tokyo", add.name)
+    visitor.visit(reverse("admin:django_tasks_periodictask_change", args=[row.pk]), "schedule-saved")
     visitor.press("Run now")
     assert "It is sent." in visitor.look("schedule-sent")
     assert ScheduledRun.objects.get().note == "by hand, by chief"

@@ -17,6 +17,7 @@ from django_tasks.display import (
     MASK,
     call_text,
     clock_text,
+    distance,
     free_text,
     past_attempts,
     pretty,
@@ -216,3 +217,19 @@ def test_history():
     assert found[0]["started"] == datetime(2026, 1, 1, tzinfo=UTC)
     assert found[0]["error"] == f"pwd={MASK}"
     assert (found[1]["started"], found[1]["ended"], found[1]["error"]) == (None, None, "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (60, "1 min"),
+        (7200, "2 h"),
+        (7500, "2 h 5 min"),
+        (86_400, "1 d"),
+        (356_400, "4 d 3 h"),
+    ],
+)
+def test_a_distance_is_told_as_people_do(seconds, text):
+    assert distance(seconds) == distance(-seconds) == text

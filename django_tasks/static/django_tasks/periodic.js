@@ -132,7 +132,8 @@
     const schedule = document.querySelector(".task-schedule");
     if (!schedule) return;
     const form = schedule.closest("form"), changed = preview(form, schedule);
-    schedule.querySelector("[data-look]").hidden = true;
+    // Not hidden but gone: it is the first button of the form, which the key Enter presses.
+    schedule.querySelector("[data-look]").remove();
     chooser(schedule, changed);
     for (const name of ["schedule", "timezone", "start_at_0", "start_at_1", "end_at_0", "end_at_1", "one_off", "task"]) {
       const field = form.elements[name];
