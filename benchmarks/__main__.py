@@ -22,6 +22,8 @@ from django.conf import settings
 from django.db import DatabaseError
 
 from benchmarks import (
+    beatfaults,
+    beats,
     bench,
     canvas,
     chordkills,
@@ -44,7 +46,10 @@ from tools.servers import ServerFailed
 
 BENCHMARKS = {
     module.BENCHMARK.name: module.BENCHMARK
-    for module in (throughput, roundtrip, headofline, deep, eta, idle, canvas, kills, chordkills, restarts)
+    for module in (
+        *(throughput, roundtrip, headofline, deep, eta, idle, canvas),
+        *(kills, chordkills, restarts, beats, beatfaults),
+    )
 }
 SYSTEM, THREADS = "benchmarks.tasks", "benchmarks.threads"
 PEERS = (

@@ -59,7 +59,7 @@ class Bench:
         self.python = python
         self.ledger = folder / "ledger"
         self._stack = ExitStack()
-        self._workers = 0
+        self._started = 0
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
             "BENCHMARKS_BROKER": at.broker,
@@ -84,7 +84,7 @@ class Bench:
         self._run([str(self.python), "-m", "django", "migrate", "--verbosity", "0"])
 
     def ask(self, function: str, *arguments: float | str) -> Answer:
-        """Call a function of the system in a process of its own."""
+        """Call a function of the system, or one at a dotted path, in a process of its own."""
         said = self._run([str(self.python), "-m", "benchmarks.drive", function, *map(json.dumps, arguments)])
         answer = json.loads(said.splitlines()[-1])
         return Answer(answer["seconds"], answer["value"])
@@ -95,12 +95,19 @@ class Bench:
 
     def start_worker(self) -> Child:
         """Start one worker; it is stopped at the end at the latest."""
-        self._workers += 1
-        command = [str(self.python), "-m", self.header.program, *self.header.worker]
-        worker = Child(f"worker {self._workers}", command, self.folder, self._environment)
-        self._stack.callback(worker.kill)
-        worker.start()
-        return worker
+        return self._start("worker", [self.header.program, *self.header.worker])
+
+    def start_beat(self) -> Child:
+        """Start one beat of ours; it is stopped at the end at the latest."""
+        return self._start("beat", ["django", "beat", "--loglevel", "warning"])
+
+    def _start(self, name: str, arguments: list[str]) -> Child:
+        self._started += 1
+        command = [str(self.python), "-m", *arguments]
+        child = Child(f"{name} {self._started}", command, self.folder, self._environment)
+        self._stack.callback(child.kill)
+        child.start()
+        return child
 
     def start_workers(self) -> list[Child]:
         """Start as many workers as give two processes that run tasks."""

@@ -1,6 +1,6 @@
 """What does a system do when it is asked? `python -m benchmarks.drive FUNCTION [ARGUMENTS]`, in its environment.
 
-Calls a function of its module and prints `{"seconds": ..., "value": ...}` as the last line.
+Calls a function of its module, or one at a dotted path, and prints `{"seconds": ..., "value": ...}` as the last line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from django.db import connection
 
 def main(function: str, *values: str) -> None:
     django.setup()
-    called = getattr(import_module(os.environ["BENCHMARKS_SYSTEM"]), function)
+    module, _, name = function.rpartition(".")
+    called = getattr(import_module(module or os.environ["BENCHMARKS_SYSTEM"]), name)
     arguments = [json.loads(value) for value in values]
     connection.ensure_connection()
     began = time.perf_counter()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from django.db import models
+from django.db import DEFAULT_DB_ALIAS, models
 from django.utils.timezone import now
 from django.utils.translation import gettext_lazy as _
 
 from django_tasks.message import ID_LENGTH, NAME_LENGTH, QUEUE_LENGTH
-from django_tasks.querysets import PLANNING, PeriodicTaskQuerySet, anew
+from django_tasks.querysets import PLANNING, PeriodicTaskQuerySet, anew, held
 from django_tasks.schema import LongTextField, NameField, PartIndex
 
 
@@ -56,7 +56,8 @@ class PeriodicTask(models.Model):
     from_code = models.BooleanField(_("declared in code"), default=False, editable=False)
     planned = models.BooleanField(_("planned"), default=False, editable=False)
     slot_at = models.DateTimeField(_("next slot"), null=True, editable=False)
-    next_run_at = models.DateTimeField(_("next run"), null=True, editable=False)
+    # Due at once, however the row came to be, for a tick to plan it.
+    next_run_at = models.DateTimeField(_("next run"), null=True, default=now, editable=False)
     # The slot that waits for the run before it to end.
     waiting_at = models.DateTimeField(_("waiting slot"), null=True, editable=False)
     last_run_at = models.DateTimeField(_("last run"), null=True, editable=False)
@@ -94,13 +95,18 @@ class PeriodicTask(models.Model):
         if changed and (named is None or PLANNING & set(named)):
             for name, value in anew().items():
                 setattr(self, name, value)
-            self.error, self.failures = "", 0
-            named = None if named is None else {*named, *anew(), "error", "failures"}
+            named = None if named is None else {*named, *anew()}
         if named is None and not self._state.adding and not kwargs.get("force_insert"):
-            kept = frozenset() if changed else frozenset(anew()) | {"error", "failures"}
+            # A beat may have disabled it meanwhile.
+            kept = frozenset() if changed else PLANNING | frozenset(anew())
             named = [field.name for field in self._meta.concrete_fields if field.name not in KEPT_BY_BEAT | kept]
         super().save(*args, **{**kwargs, "update_fields": named})
         self._terms = self._deciding()
+
+    def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        """Remove the row and its runs; a tick that is at it comes to its end before."""
+        with held(type(self).as_they_are.using(using or self._state.db or DEFAULT_DB_ALIAS).filter(pk=self.pk)):
+            return super().delete(using=using, keep_parents=keep_parents)
 
     def refresh_from_db(self, *args: Any, **kwargs: Any) -> None:
         """Read the row again."""

@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from django.db import DatabaseError
+from django.db import DataError, Error, connections
 from django.utils import timezone
 
 from django_tasks import databases
 from django_tasks.beat.clock import server_time
 from django_tasks.beat.entries import synchronize
 from django_tasks.beat.outcomes import prune
-from django_tasks.beat.tick import BATCH, Ticked, next_due, set_aside, tick
-from django_tasks.exceptions import BrokerFull, BrokerUnavailable, ConfigurationError, DjangoTasksError, PublishError
+from django_tasks.beat.tick import BATCH, Ticked, latest, next_due, plan_anew, set_aside, tick
+from django_tasks.exceptions import BrokerFull, BrokerUnavailable, DjangoTasksError, PublishError
 from django_tasks.models import BeatNode
 from django_tasks.options import RNG
 from django_tasks.transactions import retrying
@@ -34,6 +34,13 @@ PRESENCE = 5.0
 """Seconds between two words that this beat is alive."""
 PRUNING = 60.0
 STALE = timedelta(days=1)
+CONTENDED = 0.1
+"""Seconds until a beat looks again that found all that is due in the hands of others."""
+SET_BACK = timedelta(seconds=60)
+"""A clock that is this far behind what it was has been set back, and is not the one of a server that took over."""
+
+_ROWS_FAULT = (PublishError, DataError, ValueError)
+"""What is said of a message rather than of a server."""
 
 Clock = Callable[[], datetime]
 
@@ -64,6 +71,8 @@ class Beat(threading.Thread):
         self._rng = rng
         self._stop_asked = threading.Event()
         self._backoff = Backoff()
+        self._limit = BATCH
+        self._latest: datetime | None = None
         self._started_at = timezone.now()
         self._told = self._pruned = -float("inf")
 
@@ -76,9 +85,11 @@ class Beat(threading.Thread):
                     synchronized = True
                 pause = self.once()
                 self._backoff.answered()
-            except (DatabaseError, DjangoTasksError) as error:
+            except (Error, DjangoTasksError) as error:
                 self._backoff.failed(error)
                 pause = self._backoff.left
+                # It may be one that the server has closed, and no request ends here to replace it.
+                databases.discard(connections[self.using])
             self._stop_asked.wait(pause)
         databases.close_all()
 
@@ -87,30 +98,47 @@ class Beat(threading.Thread):
 
         Raises a database's error, PublishError or BrokerUnavailable; what was not sent then is due still.
         """
-        while True:
+        pause = self.max_interval
+        while not self._stop_asked.is_set():
             now = self._clock()
+            self._notice(now)
+            due = next_due(self.using)
+            if due is None or due > now:
+                pause = pause if due is None else min(pause, (due - now).total_seconds())
+                break
             ticked = self._tick(now)
             self.published += ticked.published
-            if ticked.rows < BATCH or self._stop_asked.is_set():
+            if not ticked.rows:
+                pause = min(pause, CONTENDED)
                 break
         self._keep_up()
-        due = next_due(self.using)
-        left = self.max_interval if due is None else (due - self._clock()).total_seconds()
-        return max(0.0, min(self.max_interval, left))
+        return pause
+
+    def _notice(self, now: datetime) -> None:
+        """See whether the clock was set back: until it is where it was, nothing would be due."""
+        before = latest(self.using) if self._latest is None else self._latest
+        if before is not None and before - now > SET_BACK:
+            number = plan_anew(self.using, now)
+            back = round((before - now).total_seconds())
+            _log.warning("The clock was set back; periodic tasks are planned anew", extra={"by": back, "rows": number})
+        self._latest = now
 
     def _tick(self, now: datetime) -> Ticked:
-        try:
-            return tick(self.using, now, rng=self._rng)
-        except (BrokerUnavailable, BrokerFull):
-            raise
-        except (PublishError, ConfigurationError) as error:
-            _log.warning("Periodic tasks are sent one by one, since not all can be", extra={"error": str(error)})
-        try:
-            return tick(self.using, now, limit=1, rng=self._rng)
-        except (BrokerUnavailable, BrokerFull):
-            raise
-        except (PublishError, ConfigurationError) as error:
-            return set_aside(self.using, now, error)
+        """Tick; when one message spoils it for all, with ever fewer rows until that one stands alone."""
+        while True:
+            try:
+                ticked = tick(self.using, now, limit=self._limit, rng=self._rng)
+            except (BrokerUnavailable, BrokerFull):
+                raise
+            except _ROWS_FAULT as error:
+                if self._limit == 1:
+                    return set_aside(self.using, now, error)
+                if self._limit == BATCH:
+                    _log.warning("Some periodic tasks cannot be sent; looking for them", extra={"error": str(error)})
+                self._limit = max(1, self._limit // 2)
+            else:
+                self._limit = min(BATCH, self._limit * 2)
+                return ticked
 
     def _keep_up(self) -> None:
         moment = time.monotonic()
@@ -119,7 +147,8 @@ class Beat(threading.Thread):
             self._be_seen()
         if moment - self._pruned >= PRUNING:
             self._pruned = moment
-            prune(self.using, self.history)
+            while prune(self.using, self.history) and not self._stop_asked.is_set():
+                pass
             BeatNode.objects.using(self.using).filter(ticked_at__lt=timezone.now() - STALE).delete()
 
     def _be_seen(self) -> None:

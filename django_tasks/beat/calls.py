@@ -21,7 +21,7 @@ class Unfit(ValueError):
     """A row says something that cannot be; the message is for its owner."""
 
 
-MISFITS = (Unfit, ConfigurationError, SerializationError, NotRegistered, TypeError, ValueError)
+MISFITS = (Unfit, ConfigurationError, SerializationError, NotRegistered, TypeError, ValueError, OverflowError)
 """What is wrong with a row, rather than with a server."""
 
 

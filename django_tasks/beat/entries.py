@@ -48,12 +48,12 @@ def _synchronize(using: str, wanted: dict[str, Entry], told: dict[str, dict[str,
             )
         elif changed := {field: value for field, value in values.items() if getattr(row, field) != value}:
             if changed.keys() & set(_PLANNING):
-                changed |= anew() | {"error": "", "failures": 0}
+                changed |= anew()
             rows.filter(pk=row.pk).update(**changed)
             _log.info("A periodic task of the code has changed", extra={"periodic_task": name})
     gone = [row.pk for name, row in known.items() if row.from_code and name not in wanted]
     if gone:
-        rows.filter(pk__in=gone).delete()
+        PeriodicTask.objects.using(using).filter(pk__in=gone).delete()
         _log.info("Periodic tasks are in the code no more", extra={"number": len(gone)})
 
 

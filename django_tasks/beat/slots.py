@@ -6,13 +6,13 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from django_tasks.schedules import Schedule
 
 GRACE = timedelta(seconds=60)
-"""A slot that is later than this when it is seen counts as missed."""
+"""A slot that is later than this, and its jitter, when it is seen counts as missed."""
 
 _LOOK = 1000
 """How many slots are counted one by one."""
@@ -27,6 +27,7 @@ class Terms:
     end_at: datetime | None = None
     missed: str = "once"
     missed_limit: int = 10
+    grace: timedelta = GRACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def upcoming(schedule: Schedule, terms: Terms, since: datetime, number: int) -> 
 def turn(schedule: Schedule, terms: Terms, slot: datetime, now: datetime) -> Turn:
     """Decide on a slot that is due, and on those after it that are due as well.
 
-    Late by no more than a minute, one slot is run: the last one, or with "all" each. Of those that are later "skip"
+    Late by no more than the grace, one slot is run: the last one, or with "all" each. Of those that are later "skip"
     runs none, "once" the last, "all" the last `missed_limit`.
     """
     due, uncounted = _due(schedule, slot, now if terms.end_at is None else min(now, terms.end_at))
@@ -71,9 +72,9 @@ def turn(schedule: Schedule, terms: Terms, slot: datetime, now: datetime) -> Tur
     if not due:
         return Turn(next=slot)
     number = terms.missed_limit if terms.missed == "all" else 1
-    run = due[-number:]
+    run = due[max(0, len(due) - number) :]
     if terms.missed == "skip":
-        run = [each for each in run if now - each <= GRACE]
+        run = [each for each in run if now - each <= terms.grace]
     missed = due[: len(due) - len(run)]
     following = _within(schedule.next(due[-1]), terms)
     if following is not None and following <= now:
@@ -119,6 +120,6 @@ def _within(slot: datetime | None, terms: Terms) -> datetime | None:
 def slot_id(periodic: int, slot: datetime) -> str:
     """Return the id of the task that runs a slot: a UUID of version 7 that is the same whoever makes it."""
     stamp = int(slot.timestamp() * 1000) & (1 << 48) - 1
-    digest = hashlib.sha256(f"{periodic}@{slot.isoformat()}".encode()).digest()
+    digest = hashlib.sha256(f"{periodic}@{slot.astimezone(UTC).isoformat()}".encode()).digest()
     tail = int.from_bytes(digest[:10], "big")
     return str(UUID(int=stamp << 80 | 7 << 76 | (tail >> 62 & 0xFFF) << 64 | 2 << 62 | tail & (1 << 62) - 1))

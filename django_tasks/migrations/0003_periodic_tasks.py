@@ -57,7 +57,7 @@ class Migration(migrations.Migration):
                 ('from_code', models.BooleanField(default=False, editable=False, verbose_name='declared in code')),
                 ('planned', models.BooleanField(default=False, editable=False, verbose_name='planned')),
                 ('slot_at', models.DateTimeField(editable=False, null=True, verbose_name='next slot')),
-                ('next_run_at', models.DateTimeField(editable=False, null=True, verbose_name='next run')),
+                ('next_run_at', models.DateTimeField(default=django.utils.timezone.now, editable=False, null=True, verbose_name='next run')),
                 ('waiting_at', models.DateTimeField(editable=False, null=True, verbose_name='waiting slot')),
                 ('last_run_at', models.DateTimeField(editable=False, null=True, verbose_name='last run')),
                 ('last_task_id', django_tasks.schema.NameField(blank=True, default='', editable=False, max_length=255, verbose_name='last task id')),

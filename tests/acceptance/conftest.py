@@ -35,14 +35,16 @@ PATIENCE = 60.0
 
 
 class WorkerProcess:
-    """A `runworker` in a process group of its own."""
+    """A `runworker`, or another command, in a process group of its own."""
 
-    def __init__(self, arguments: Sequence[str], environment: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, arguments: Sequence[str], environment: dict[str, str], log: Path, command: str = "runworker"
+    ) -> None:
         self.log = log
         self._seen: list[str] = []
         self._news = threading.Condition()
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "django", "runworker", *arguments],
+            [sys.executable, "-W", "error", "-m", "django", command, *arguments],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.DEVNULL,
@@ -151,6 +153,13 @@ class Site:
         if ready:
             worker.wait_for("ready")
         return worker
+
+    def beat(self, *arguments: str) -> WorkerProcess:
+        """Start a beat."""
+        log = self.folder / f"beat{len(self.workers)}.log"
+        beat = WorkerProcess(arguments, self.environment_of(), log, "beat")
+        self.workers.append(beat)
+        return beat
 
     def environment_of(self, **settings: Any) -> dict[str, str]:
         """Return the environment of a process of this site."""

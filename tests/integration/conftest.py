@@ -15,6 +15,7 @@ from django_tasks.connections import brokers, results
 from tests import redises
 from tests.amazon import PrivateSqs, private_sqs
 from tests.integration.stage import FAULTY, FaultyBroker, FaultyStore, Recorder, stage
+from tests.periodic import settings_at
 from tools.servers import PrivateRedis
 
 
@@ -24,6 +25,13 @@ def clean_stage() -> Iterator[None]:
     with override_settings(DJANGO_TASKS=FAULTY):
         yield
     stage.gate.set()
+
+
+@pytest.fixture
+def in_database(alias: str) -> Iterator[None]:
+    """Have messages and results in the database of the test."""
+    with override_settings(DJANGO_TASKS=settings_at(alias)):
+        yield
 
 
 @pytest.fixture

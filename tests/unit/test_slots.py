@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
 import pytest
@@ -104,6 +104,7 @@ def test_the_id_of_a_slot_is_the_same_wherever_it_is_made_and_sorts_by_time() ->
     one, again, later, other = (slot_id(*given) for given in ((7, NOON), (7, NOON), (7, NOON + SECOND), (8, NOON)))
     assert one == again
     assert len({one, later, other}) == 3
+    assert one == slot_id(7, NOON.astimezone(timezone(HOUR)))
     assert one < later
     assert UUID(one).version == 7
     assert valid_id(one)

@@ -26,7 +26,7 @@ LOOK = 5.0
 
 EPILOG = """
 Any number of beats may run at once: each slot is run once. TERM and INT stop it after what it is at. Exit codes: 0
-stopped as told, 1 could not start.
+stopped as told, 1 could not start or failed.
 """
 
 
@@ -82,9 +82,12 @@ class Command(BaseCommand):
         beat.start()
         while not told and beat.is_alive():
             bell.wait(LOOK)
+        died = not told
         beat.stop()
         with suppress(DatabaseError):
             beat.leave()
+        if died:
+            raise CommandError("The beat has ended by itself; its error stands above.")
 
     def once(self, beat: Beat) -> None:
         """Send what is due now."""
