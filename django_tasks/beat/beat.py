@@ -69,6 +69,8 @@ class Beat(threading.Thread):
         self.published = 0
         self._clock = clock or (lambda: server_time(using))
         self._rng = rng
+        self.died: Callable[[], object] = bool
+        """Called in its thread when it ends without having been told to."""
         self._stop_asked = threading.Event()
         self._backoff = Backoff()
         self._limit = BATCH
@@ -77,6 +79,14 @@ class Beat(threading.Thread):
         self._told = self._pruned = -float("inf")
 
     def run(self) -> None:
+        try:
+            self._look_again_and_again()
+        finally:
+            databases.close_all()
+            if not self._stop_asked.is_set():
+                self.died()
+
+    def _look_again_and_again(self) -> None:
         synchronized = False
         while not self._stop_asked.is_set():
             try:
@@ -91,7 +101,6 @@ class Beat(threading.Thread):
                 # It may be one that the server has closed, and no request ends here to replace it.
                 databases.discard(connections[self.using])
             self._stop_asked.wait(pause)
-        databases.close_all()
 
     def once(self) -> float:
         """Send all that is due; return how many seconds to rest.

@@ -16,6 +16,7 @@ from django_tasks.beat.tick import FROZEN, next_due
 from django_tasks.management.commands.beat import Command
 from django_tasks.models import PeriodicTask, ScheduledRun
 from django_tasks.testing.contracts.harness import together
+from django_tasks.worker.bell import Bell
 from tests.periodic import Clock, at, beat, close, look, many, periodic, sent, slots
 from tests.sabotage import another
 from tests.vendors import each_vendor
@@ -36,10 +37,38 @@ def test_a_command_whose_beat_has_ended_by_itself_fails(alias: str):
     before = [signal.getsignal(number) for number in numbers]
     try:
         with pytest.raises(CommandError, match="by itself"):
-            Command().attend(Ending(alias, name="beat@test"))
+            Command().attend(Ending(alias, name="beat@test"), Bell())
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+@each_vendor("sqlite", transaction=True)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_beat_that_dies_says_so_and_one_that_is_stopped_does_not(alias: str):
+    def broken() -> Any:
+        raise RuntimeError("no clock")
+
+    dead = threading.Event()
+    dying = Beat(alias, name="dying", clock=broken)
+    dying.died = dead.set
+    dying.start()
+    dying.join(10)
+    assert dead.is_set()
+    dead.clear()
+    looking = threading.Event()
+
+    def clock() -> Any:
+        looking.set()
+        return at(0)
+
+    told = Beat(alias, name="told", clock=clock)
+    told.died = dead.set
+    told.start()
+    assert looking.wait(10)
+    told.stop()
+    assert not told.is_alive()
+    assert not dead.is_set()
 
 
 @each_vendor()

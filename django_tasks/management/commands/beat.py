@@ -54,7 +54,9 @@ class Command(BaseCommand):
             logs.configure(options["loglevel"], as_json=options["json_logs"], logfile=options["logfile"])
         except OSError as error:
             raise CommandError(f"Cannot write the log: {error}") from error
+        bell = Bell()
         beat = beat_of(options["name"], options["max_interval"])
+        beat.died = bell.ring
         try:
             # What the code declares is read at once, so that a mistake there is told here and now.
             synchronize(beat.using)
@@ -67,11 +69,11 @@ class Command(BaseCommand):
             return
         self.stdout.write(f"django_tasks {VERSION} · {beat.node} · periodic tasks in the database {beat.using!r}")
         self.stdout.flush()
-        self.attend(beat)
+        self.attend(beat, bell)
 
-    def attend(self, beat: Beat) -> None:
+    def attend(self, beat: Beat, bell: Bell) -> None:
         """Run it until a signal says that it is enough."""
-        bell, told = Bell(), []
+        told: list[int] = []
 
         def enough(number: int, frame: object) -> None:
             told.append(number)

@@ -155,8 +155,18 @@ class Command(BaseCommand):
 
     @contextmanager
     def beating(self, worker: Worker) -> Iterator[None]:
-        """Send periodic tasks beside a worker; of several workers under one supervisor the first one does."""
-        beat = Beat(home(), name=f"beat@{worker.options.name}"[:255], history=conf.get().schedule_history)
+        """Send periodic tasks beside a worker; of several workers under one supervisor the first one does.
+
+        A worker whose beat has died stops warmly, and counts as broken: who started it starts it again.
+        """
+
+        def died() -> None:
+            worker.broken = True
+            worker.stop()
+
+        node = f"beat@{worker.options.name}"[:255]
+        beat = Beat(home(), name=node, history=conf.get().schedule_history)
+        beat.died = died
         beat.start()
         try:
             yield
