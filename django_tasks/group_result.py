@@ -332,9 +332,10 @@ def _value_of(part: Part, handle: Any, propagate: bool) -> Any:
     """Return what a member returned, or the exception that it failed with."""
     if part.failure is None:
         return None if part.value is None else loads(reveal_value(part.value, part.task_id))
-    if isinstance(handle, GroupResult):
+    # The result of the task tells more than the part does, where one is kept: a task that raised `Ignore` has none.
+    known = None if isinstance(handle, GroupResult) else handle.fetch()
+    if known is None or not known.final or known.failure is None:
         return rebuild(part.failure)
-    # The result of the task tells more than the part does.
     return handle.get(propagate=propagate, disable_sync_subtasks=False) or rebuild(part.failure)
 
 

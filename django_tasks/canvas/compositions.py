@@ -34,9 +34,9 @@ class _Composed(Signature):
         """Send it."""
         return self.apply_async(args, kwargs)
 
-    def _spread(self) -> dict[str, Any]:
+    def _spread(self, also: tuple[str, ...] = ()) -> dict[str, Any]:
         """Return the options that go for each node in it."""
-        kept = (*_FIRST, *LINKS, *_IDENTITY, *_WHOLE)
+        kept = {*_FIRST, *LINKS, *_IDENTITY, *_WHOLE}.difference(also)
         return {name: value for name, value in self.options.items() if name not in kept}
 
 
@@ -116,6 +116,10 @@ class chain(_Several):  # noqa: N801  # Celery's names, here and below
 
     def __repr__(self) -> str:
         return " | ".join(map(repr, self.tasks)) or "chain()"
+
+    @property
+    def id(self) -> str | None:
+        return super().id or (self.tasks[-1].id if self.tasks else None)
 
     @property
     def steps(self) -> list[Signature]:
@@ -231,7 +235,7 @@ class group(_Several):  # noqa: N801
     def frozen(self, place: Place | None = None) -> Self:
         twin = self._copy()
         group_id = twin.options.get("task_id") or twin.options.get("group_id") or new_group_id()
-        inherited = twin._spread() | {name: twin.options[name] for name in _FIRST if name in twin.options}
+        inherited = twin._spread(_FIRST)
         members = [member.clone(**inherited) for member in twin.members]
         twin.tasks = [member.frozen((group_id, index)) for index, member in enumerate(members)]
         own = place or twin.place
@@ -351,9 +355,10 @@ def _followed(left: Signature, right: Signature) -> Signature:
     """Return what a node becomes, which may be changed, when another follows it, which is copied."""
     if right.is_empty:
         return left
-    if isinstance(right, group) and len(right.tasks) == 1 and not isinstance(left, group):
-        # A group of one is that one.
-        right = right.tasks[0]
+    match right:
+        case group(tasks=[one]) if not isinstance(left, group) and right.options.get("timeout") is None:
+            # A group of one is that one, unless it has to end in time.
+            right = one.clone(**right._spread(_FIRST))
     match left:
         case chain():
             return _followed_chain(left, right)

@@ -266,7 +266,8 @@ class Signature:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the task here, as a function."""
-        return registered[self.task](*args, *self.args, **{**self.kwargs, **kwargs})
+        called = self.clone(args, kwargs)
+        return registered[self.task](*called.args, **called.kwargs)
 
     def __invert__(self) -> Any:
         """Send it and wait for what it returns."""
@@ -352,10 +353,8 @@ def signature(
     """
     if isinstance(task, Signature):
         return task
-    if isinstance(task, str):
-        return Signature(task, args, kwargs, cast(CallOptions, {**(options or {}), **more}), immutable=immutable)
-    name = getattr(task, "name", None)
-    if isinstance(name, str) and name in registered:
+    name = task if isinstance(task, str) else getattr(task, "name", None)
+    if name is task or (isinstance(name, str) and name in registered):
         return Signature(name, args, kwargs, cast(CallOptions, {**(options or {}), **more}), immutable=immutable)
     return _from_form(task)
 

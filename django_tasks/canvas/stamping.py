@@ -84,7 +84,7 @@ def stamp(node: Any, visitor: StampingVisitor | None, headers: Headers, *, appen
             stamp_links(node, visitor, headers, append=append)
             told = _with(headers, visitor.on_signature(node, **headers) if visitor is not None else {}, append)
             own = node.options.get("stamps") or {}
-            node.set(**(_with(told, own, append) if append else told))
+            node.set(**_fit(_with(told, own, append) if append else told))
 
 
 def _stamp_chord(node: Any, visitor: StampingVisitor | None, headers: Headers, append: bool) -> None:
@@ -127,6 +127,12 @@ def _with(headers: Headers, said: Mapping[str, Any] | None, append: bool) -> Hea
     fresh = said if said.get(NAMES) is None else said[NAMES]
     told[NAMES] = list(dict.fromkeys([*(headers.get(NAMES) or ()), *(name for name in fresh if name != NAMES)]))
     return told
+
+
+def _fit(headers: Headers) -> dict[str, Any]:
+    """Return the stamps among headers, and the options of a call; what else visitors say is for themselves."""
+    fit = {NAMES, *(headers.get(NAMES) or ()), *CALL_OPTIONS}
+    return {name: value for name, value in headers.items() if name in fit}
 
 
 def _several(value: Any) -> list[Any]:
