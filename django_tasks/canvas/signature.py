@@ -353,8 +353,8 @@ def signature(
     """
     if isinstance(task, Signature):
         return task
-    name = task if isinstance(task, str) else getattr(task, "name", None)
-    if name is task or (isinstance(name, str) and name in registered):
+    name: Any = task if isinstance(task, str) else getattr(task, "name", None)
+    if isinstance(task, str) or (isinstance(name, str) and name in registered):
         return Signature(name, args, kwargs, cast(CallOptions, {**(options or {}), **more}), immutable=immutable)
     return _from_form(task)
 

@@ -139,6 +139,11 @@ def test_a_signature_is_called_here():
     assert brokers["default"].fetch(["default"], 1, lease=1.0, consumer="w1") == []
 
 
+def test_a_signature_is_sent_and_waited_for(configure: Callable[..., None]):
+    configure(BROKERS={"default": {"BACKEND": "immediate"}})
+    assert (~minus.s(9, 4), ~tsum.map([[1, 2]])) == (5, [3])
+
+
 @pytest.mark.parametrize(
     "send",
     [
