@@ -73,12 +73,12 @@ class chain(_Several):  # noqa: N801  # Celery's names, here and below
 
     def __new__(cls, *tasks: Any, **options: Any) -> Any:
         nodes = nodes_of(tasks)
-        if cls is chain and not options and len(nodes) > 1:
+        if cls is chain and len(nodes) > 1:
             # Composed as by "|": a group that is followed becomes a chord.
             whole: Signature = cls._of(())
             for node in nodes:
                 whole = _followed(whole, node)
-            return whole
+            return whole.set(**options)
         made = super().__new__(cls)
         made._fill(nodes, options)
         return made

@@ -361,6 +361,7 @@ def test_a_group_tells_how_far_it_is():
 def test_a_group_of_one_is_that_one_in_a_chain():
     assert repr(chain(add.s(2, 2), group(add.s(1)), add.s(1))) == f"{add.name}(2, 2) | {add.name}(1) | {add.name}(1)"
     assert ended(chain(add.s(2, 2), group(add.s(1)), add.s(1))()) == 6
+    assert ended(chain(add.s(2, 2), group(add.s(1)), add.s(1), queue="default")()) == 6, "whatever is said of the chain"
     assert ended(chain(add.s(2, 2), group(add.s(1), add.s(2)), collect.s(1))()) == [[5, 6], 1]
     assert ended(chain(group(add.s(1, 1)), add.s(2))()) == 4
     assert ended((group(add.s(1, 1)) | collect.s(2))()) == [[2], 2], "but not at the head of a pipe"
