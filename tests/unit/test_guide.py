@@ -25,7 +25,7 @@ Stamping                              a_stamped_group
   Custom stamping                     members_of_groups, a_stamp_of_its_own, does_not_list
   Callbacks stamping                  what_is_linked_is_stamped
 Tasks: Ignore                         asks_to_be_ignored
-  Avoid launching synchronous ...     does_not_wait, steps_in_place_of_waiting
+  Avoid launching synchronous ...     steps_in_place_of_waiting; test_result: does_not_wait
 ====================================  ==========================================================================
 """
 
@@ -40,7 +40,7 @@ import pytest
 from django_tasks import Ignore, Signature, StampingVisitor, Task, chain, chord, group, signature, task
 from django_tasks.connections import brokers, results
 from django_tasks.exceptions import ChordError, ResultTimeout, TaskError
-from django_tasks.execution import Site, execute
+from django_tasks.execution import execute
 from django_tasks.settlement import Settlement
 from tests.calls import HERE
 from tests.canvas_tasks import add, collect, fail, mul, note, on_error, on_error_id, same, stamped, told, tsum
@@ -84,16 +84,6 @@ def on_error_bound(self: Task[..., Any], task_id: str) -> None:
     told.append([self.name, task_id])
 
 
-@task
-def wait_for_another() -> None:
-    add.delay(1, 1).get(0, disable_sync_subtasks=False)
-
-
-@task
-def wait_for_another_unasked() -> None:
-    add.delay(1, 1).get(0)
-
-
 @task(base=Quiet)
 def quiet(value: int) -> int:
     return value
@@ -106,12 +96,12 @@ def fresh() -> Iterator[None]:
     told.clear()
 
 
-def work(site: Site = HERE) -> None:
+def work() -> None:
     """Run what waits, and what follows it, as a worker does."""
     broker = brokers["default"]
     settlement = Settlement(broker, results["default"], worker="w1", lease=30.0)
     while taken := broker.fetch(["default"], 100, lease=30.0, consumer="w1"):
-        settlement.settle([(delivery, execute(delivery, site)) for delivery in taken])
+        settlement.settle([(delivery, execute(delivery, HERE)) for delivery in taken])
 
 
 def ended(handle: Any) -> Any:
@@ -558,13 +548,6 @@ def test_a_step_that_asks_to_be_ignored_ends_what_waits_for_it():
             handle.get(0)
     first, second = members.get(0, propagate=False)
     assert (type(first), second) == (TaskError, 1)
-
-
-def test_a_task_does_not_wait_for_another():
-    unasked, asked = wait_for_another_unasked.delay(), wait_for_another.delay()
-    work(Site(worker="w1"))
-    assert "holds a slot" in str(unasked.result)
-    assert isinstance(asked.result, ResultTimeout), "it may, if it says so"
 
 
 def test_steps_in_place_of_waiting():
