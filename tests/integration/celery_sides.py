@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,7 +109,9 @@ class CeleryWorker:
             "INTEROP_QUEUE": rabbit.name(queue),
             "INTEROP_FILE": str(self.file),
         }
-        quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "INFO")
+        # Two workers of one name cannot share a server, and tests run side by side.
+        name = f"{uuid.uuid4().hex}@%h"
+        quiet = ("-n", name, "--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "INFO")
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "celery", "-A", "tests.integration.celery_app", "worker", "-P", "solo", *quiet],
