@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from django.test import Client
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
+from tests.surfaces.site import chief, tasks_in
 from tools import programs
 
 
@@ -25,3 +27,18 @@ def browser() -> Iterator[Chrome]:
     driver = Chrome(options, ChromeService(programs.find("chromedriver")))
     yield driver
     driver.quit()
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have tasks in the database that a test is for, or else in the default one."""
+    with tasks_in(request.getfixturevalue("alias") if "alias" in request.fixturenames else "default"):
+        yield
+
+
+@pytest.fixture
+def boss(db: None) -> Client:
+    """Return a client that may do everything."""
+    client = Client()
+    client.force_login(chief())
+    return client

@@ -11,7 +11,7 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.db import connections
 from django.http import HttpRequest, HttpResponse
-from django.test import override_settings
+from django.test import Client, override_settings
 
 from django_tasks import states
 from django_tasks.connections import brokers, results
@@ -95,6 +95,13 @@ def staff(*permissions: str, name: str = "operator") -> User:
     assert found.count() == len(permissions)
     user.user_permissions.set(found)
     return user
+
+
+def client_of(*permissions: str, name: str = "operator") -> Client:
+    """Return a client of a user of the admin with these permissions of ours."""
+    client = Client()
+    client.force_login(staff(*permissions, name=name))
+    return client
 
 
 def chief(name: str = "chief") -> User:

@@ -23,31 +23,12 @@ from django_tasks import group, states
 from django_tasks.connections import home
 from django_tasks.models import Crash, GroupPart, QueuedMessage, Revocation, TaskGroup, TaskResult, WorkerNode
 from tests.app.tasks import add, echo, fail
-from tests.surfaces.site import NASTY, WORKER, chief, fetch, on_each_database, result, staff, tasks_in, work
+from tests.surfaces.site import NASTY, WORKER, chief, client_of, fetch, on_each_database, result, staff, work
 
-pytestmark = pytest.mark.urls("tests.surfaces.urls")
+pytestmark = [pytest.mark.urls("tests.surfaces.urls"), pytest.mark.usefixtures("place")]
 
 PAGES = ("taskresult", "queuedmessage", "workernode", "crash", "revocation", "taskgroup")
 CANARY = "canary-5f1d"
-
-
-@pytest.fixture(autouse=True)
-def _place(request):
-    with tasks_in(request.getfixturevalue("alias") if "alias" in request.fixturenames else "default"):
-        yield
-
-
-@pytest.fixture
-def boss(db):
-    client = Client()
-    client.force_login(chief())
-    return client
-
-
-def client_of(*permissions: str) -> Client:
-    client = Client()
-    client.force_login(staff(*permissions))
-    return client
 
 
 def list_url(page: str) -> str:

@@ -17,32 +17,13 @@ from django_tasks.connections import home
 from django_tasks.models import BeatNode, PeriodicTask, QueuedMessage, ScheduledRun
 from django_tasks.schedules import Schedule
 from tests.app.tasks import add, echo
-from tests.surfaces.site import NASTY, chief, on_each_database, staff, tasks_in
+from tests.surfaces.site import NASTY, chief, client_of, on_each_database
 from tests.surfaces.test_admin import Elements
 
-pytestmark = pytest.mark.urls("tests.surfaces.urls")
+pytestmark = [pytest.mark.urls("tests.surfaces.urls"), pytest.mark.usefixtures("place")]
 
 LIST = "admin:django_tasks_periodictask_changelist"
 CANARY = "canary-5f1d"
-
-
-@pytest.fixture(autouse=True)
-def _place(request):
-    with tasks_in(request.getfixturevalue("alias") if "alias" in request.fixturenames else "default"):
-        yield
-
-
-@pytest.fixture
-def boss(db):
-    client = Client()
-    client.force_login(chief())
-    return client
-
-
-def client_of(*permissions: str, name: str = "operator") -> Client:
-    client = Client()
-    client.force_login(staff(*permissions, name=name))
-    return client
 
 
 def periodic(name: str = "nightly", **fields) -> PeriodicTask:

@@ -30,11 +30,10 @@ from tests.surfaces.site import (
     result,
     settings_for,
     staff,
-    tasks_in,
     work,
 )
 
-pytestmark = pytest.mark.urls("tests.surfaces.urls")
+pytestmark = [pytest.mark.urls("tests.surfaces.urls"), pytest.mark.usefixtures("place")]
 
 CANARY = "canary-77ab"
 
@@ -52,12 +51,6 @@ def quiet(*numbers: int, **named: int) -> None:
 @task(api=True, name="api.loose")
 def loose(a: int, b: int = 2) -> int:
     return a + b
-
-
-@pytest.fixture(autouse=True)
-def _place(request):
-    with tasks_in(request.getfixturevalue("alias") if "alias" in request.fixturenames else "default"):
-        yield
 
 
 @pytest.fixture

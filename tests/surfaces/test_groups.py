@@ -23,30 +23,11 @@ from django_tasks.message import member_id, new_group_id
 from django_tasks.models import GroupPart, QueuedMessage, TaskGroup, TaskResult
 from django_tasks.workflows import begun_by
 from tests.app.tasks import add, echo, fail
-from tests.surfaces.site import chief, fetch, on_each_database, result, staff, tasks_in, work
+from tests.surfaces.site import client_of, fetch, on_each_database, result, work
 
-pytestmark = pytest.mark.urls("tests.surfaces.urls")
+pytestmark = [pytest.mark.urls("tests.surfaces.urls"), pytest.mark.usefixtures("place")]
 
 LIST = "/admin/django_tasks/taskgroup/"
-
-
-@pytest.fixture(autouse=True)
-def _place(request):
-    with tasks_in(request.getfixturevalue("alias") if "alias" in request.fixturenames else "default"):
-        yield
-
-
-@pytest.fixture
-def boss(db):
-    client = Client()
-    client.force_login(chief())
-    return client
-
-
-def client_of(*permissions: str, name: str = "operator") -> Client:
-    client = Client()
-    client.force_login(staff(*permissions, name=name))
-    return client
 
 
 def page_of(group_id: str) -> str:
