@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,13 +12,16 @@ from django.test import override_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from django_tasks import chain, chord, group, states
-from django_tasks.canvas.signature import Signature
+from django_tasks import states
 from django_tasks.connections import brokers
+from tests import trees
 from tests.canvas_tasks import collect, fail
 from tests.integration.stage import FAULTY, FaultyBroker, burst
+from tests.trees import Failed, Leaf, Tree, evaluated, grown
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+workflow = partial(trees.workflow, tasks=trees.Tasks(collect, fail, collect))
 
 
 @pytest.fixture(autouse=True)
@@ -27,85 +30,24 @@ def site() -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True)
-class Leaf:
-    name: str
-    fails: bool = False
-
-
-@dataclass(frozen=True)
-class Tree:
-    kind: str
-    nodes: tuple[Any, ...]
-
-
-class Failed(Exception):
-    """A leaf failed on the way."""
-
-
-def trees(failing: bool) -> st.SearchStrategy[Any]:
-    fails = st.sampled_from([False, False, False, True]) if failing else st.just(False)
-    leaves = st.builds(Leaf, st.sampled_from("abcdef"), fails)
-    return st.recursive(
-        leaves,
-        lambda inner: st.builds(
-            Tree, st.sampled_from(["chain", "group", "chord"]), st.lists(inner, min_size=1, max_size=4).map(tuple)
-        ),
-        max_leaves=12,
-    )
-
-
-def node_of(tree: Any) -> Signature:
-    """Return the workflow of a tree."""
-    if isinstance(tree, Leaf):
-        return fail.s() if tree.fails else collect.s(tree.name)
-    nodes = [node_of(each) for each in tree.nodes]
-    if tree.kind == "chain":
-        # Not composed by "|", which makes other nodes of it: that is what planning makes of it too.
-        return chain._of(nodes)
-    if tree.kind == "group":
-        return group(nodes)
-    return chord(nodes, collect.s("body"))
-
-
-def evaluated(tree: Any, given: tuple[Any, ...]) -> Any:
-    """Return what a tree ends with, by calling its tasks here."""
-    if isinstance(tree, Leaf):
-        if tree.fails:
-            raise Failed
-        return [*given, tree.name]
-    if tree.kind == "chain":
-        value, args = None, given
-        for each in tree.nodes:
-            value = evaluated(each, args)
-            args = (value,)
-        return value
-    values = flat(tree.nodes, given)
-    return values if tree.kind == "group" else [values, "body"]
-
-
-def flat(nodes: tuple[Any, ...], given: tuple[Any, ...]) -> list[Any]:
-    """Return the values of members: those of a group among them stand in its place."""
-    values: list[Any] = []
-    for each in nodes:
-        value = evaluated(each, given)
-        values += value if isinstance(each, Tree) and each.kind == "group" else [value]
-    return values
+def any_tree(*, failing: bool) -> st.SearchStrategy[Tree | Leaf]:
+    # Its random numbers are drawn by Hypothesis, so that it makes small what fails.
+    return st.randoms(use_true_random=False).map(partial(grown, failing=failing))
 
 
 @settings(max_examples=60, deadline=None)
-@given(trees(failing=False), st.integers(0, 2**16))
-def test_a_workflow_equals_its_direct_evaluation(tree: Any, seed: int):
-    expected = evaluated(tree, ())
-    assert node_of(tree).apply().get() == expected
+@given(any_tree(failing=False), st.integers(0, 2**16))
+def test_a_workflow_equals_its_direct_evaluation(tree: Tree | Leaf, seed: int):
+    expected = evaluated(tree)
+    assert workflow(tree).apply().get() == expected
     assert value_on_workers(tree, seed) == expected
 
 
 @settings(max_examples=60, deadline=None)
-@given(trees(failing=True), st.integers(0, 2**16))
-def test_a_workflow_fails_exactly_when_a_leaf_does(tree: Any, seed: int):
+@given(any_tree(failing=True), st.integers(0, 2**16))
+def test_a_workflow_fails_exactly_when_a_leaf_does(tree: Tree | Leaf, seed: int):
     try:
-        expected = evaluated(tree, ())
+        expected = evaluated(tree)
     except Failed:
         expected = Failed
     if expected is not Failed:
@@ -115,11 +57,11 @@ def test_a_workflow_fails_exactly_when_a_leaf_does(tree: Any, seed: int):
         value_on_workers(tree, seed)
 
 
-def value_on_workers(tree: Any, seed: int) -> Any:
+def value_on_workers(tree: Tree | Leaf, seed: int) -> Any:
     """Return what a worker makes of it that settles a third of its batches twice, as after a crash."""
     broker = brokers["default"]
     assert isinstance(broker, FaultyBroker)
-    result = node_of(tree).apply_async()
+    result = workflow(tree).apply_async()
     broker.faults.before["ack"] = random.Random(seed).randrange(4)
     burst()
     broker.faults.before.clear()
