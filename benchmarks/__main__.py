@@ -37,6 +37,7 @@ from benchmarks import (
     restarts,
     roundtrip,
     throughput,
+    treekills,
 )
 from benchmarks.bench import Benchmark
 from benchmarks.figures import OURS, Absence, Figure, Reading, table
@@ -48,10 +49,10 @@ BENCHMARKS = {
     module.BENCHMARK.name: module.BENCHMARK
     for module in (
         *(throughput, roundtrip, headofline, deep, eta, idle, canvas),
-        *(kills, chordkills, restarts, beats, beatfaults),
+        *(kills, chordkills, treekills, restarts, beats, beatfaults),
     )
 }
-SYSTEM, THREADS = "benchmarks.tasks", "benchmarks.threads"
+THREADS = "benchmarks.threads"
 PEERS = (
     "django_tasks_db",
     "django_q2",
@@ -97,8 +98,6 @@ class Results:
 def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _leave)
     asked = _parser().parse_args(arguments)
-    if asked.kills is not None:
-        asked.scale = asked.kills / chordkills.KILLS
     # Connections of Django's, and none of its project.
     settings.configure(USE_TZ=True)
     django.setup()
@@ -129,7 +128,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--peers", nargs="*", choices=PEERS, help="run others beside us: these, or without a name all")
     add("--repeat", type=int, default=3, help="runs of each, taken in turn (default: %(default)s)")
     add("--scale", type=float, default=1.0, help="how much of the full size (default: %(default)g)")
-    add("--kills", type=int, help=f"how many chordkills makes (default: {chordkills.KILLS} by the scale)")
+    usual = ", ".join(f"{each.name} {each.kills}" for each in BENCHMARKS.values() if each.kills)
+    add("--kills", type=int, help=f"how many workers are killed (default, by the scale: {usual})")
     add("--json", metavar="FILE", help="write every reading there")
     return parser
 
@@ -145,14 +145,19 @@ def _measure(
     benchmark: Benchmark, place: str, peers: Sequence[str], asked: argparse.Namespace, results: Results
 ) -> None:
     """Measure all systems in turn, so that a machine that slows down slows all of them down."""
-    modules = [SYSTEM, *([THREADS] if benchmark.peers else []), *(f"benchmarks.peers.{peer}" for peer in peers)]
+    modules = [
+        benchmark.system,
+        *([THREADS] if benchmark.peers else []),
+        *(f"benchmarks.peers.{peer}" for peer in peers),
+    ]
     headers = [each for each in map(header.read, modules) if place in each.places]
+    scale = asked.kills / benchmark.kills if asked.kills is not None and benchmark.kills else asked.scale
     if benchmark.answers:
         headers = [each for each in headers if each.answers]
     for number in range(asked.repeat):
         for each in list(headers):
             print(f"{benchmark.name} · {place} · {each.name} · {number + 1} of {asked.repeat}", flush=True)
-            reason = _run(benchmark, place, each, asked.scale, results)
+            reason = _run(benchmark, place, each, scale, results)
             if reason:
                 print(f"  not measured: {reason}", flush=True)
                 results.absences.append(Absence(benchmark.name, place, each.name, reason))

@@ -46,6 +46,10 @@ class Benchmark:
     """Whether other systems can be measured in the same way."""
     answers: bool = False
     """Whether a system must be able to say how long its round trips take."""
+    kills: int = 0
+    """How many workers it kills at full size, where it is asked for a number of these."""
+    system: str = "benchmarks.tasks"
+    """The module of what is measured of ours."""
 
 
 class Bench:

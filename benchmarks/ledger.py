@@ -9,8 +9,11 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
+ECHO = "echo"
+"""The event of a message that is given out a second time."""
 LINE = 10
 """Bytes for each run that is written down by its number."""
 
@@ -23,7 +26,7 @@ class Note:
     """What a task wrote down of itself."""
 
     event: str
-    """begin or end."""
+    """What it was: begin, end or another word."""
     number: int
     pid: int
     time: float
@@ -43,6 +46,11 @@ def note(number: int, event: str) -> None:
 def number(number: int) -> None:
     """Write down that the task of a number ran."""
     os.write(_file, b"%09d\n" % number)
+
+
+def number_of(task_id: str) -> int:
+    """Return a number that a task is told by which has none of its own."""
+    return int.from_bytes(blake2b(task_id.encode(), digest_size=8).digest())
 
 
 def numbers(path: Path) -> list[int]:

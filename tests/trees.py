@@ -45,7 +45,7 @@ class Tasks(NamedTuple):
 
 def grown(rng: random.Random, *, failing: bool, size: int = SIZE) -> Tree | Leaf:
     """Return a tree; with `failing` a quarter of its leaves fail."""
-    if size == 1 or not rng.randrange(4):
+    if size == 1 or not rng.randrange(6):
         return Leaf(rng.choice("abcdef"), failing and rng.randrange(4) == 3)
     left = size - 1
     kind, many = rng.choice(KINDS), rng.randint(1, min(WIDE, left))

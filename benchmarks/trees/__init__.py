@@ -1,0 +1,1 @@
+"""The workflows that are sent while workers are killed, and their tasks."""
