@@ -12,7 +12,7 @@ from benchmarks.bench import Bench, Benchmark
 from benchmarks.figures import Reading
 from benchmarks.place import PLACES
 
-KILLS = 40
+KILLS = 50
 WORKERS = 3
 
 

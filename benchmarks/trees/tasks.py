@@ -28,6 +28,8 @@ are called one after the other."""
 # RESULTS = { default = { BACKEND = "redis", LOCATION = "{broker}" } }
 #
 # [tool.benchmarks.rabbitmq.DJANGO_TASKS]
+# LEASE = 3.0
+# HEARTBEAT = 0.5
 # BROKERS = { default = { BACKEND = "benchmarks.trees.echoes.EchoingAmqp", LOCATION = "{broker}" } }
 #
 # [tool.benchmarks.redis-postgres.DJANGO_TASKS]
@@ -36,6 +38,8 @@ are called one after the other."""
 # BROKERS = { default = { BACKEND = "benchmarks.trees.echoes.EchoingRedis", LOCATION = "{broker}" } }
 #
 # [tool.benchmarks.rabbitmq-postgres.DJANGO_TASKS]
+# LEASE = 3.0
+# HEARTBEAT = 0.5
 # BROKERS = { default = { BACKEND = "benchmarks.trees.echoes.EchoingAmqp", LOCATION = "{broker}" } }
 # ///
 
@@ -55,8 +59,8 @@ from tests.trees import Failed, Leaf, Tasks, Tree, evaluated, grown, workflow
 
 BRIEF = 0.002
 """Seconds that a task takes."""
-AWAY, EVERY = 40, 0.05
-"""Trees that may be under way at most, and seconds between two of them."""
+AWAY, LOOK = 40, 0.05
+"""Trees that are under way at any time, and seconds between two looks at them."""
 NEVER = 1_000
 """Crashes after which a task is given up: here each is killed again and again for what others do."""
 ON_PURPOSE = "on purpose"
@@ -103,8 +107,8 @@ class Sent:
 
 
 def send_trees(going: str, seconds: float) -> dict[str, Any]:
-    """Send a tree every now and then for as long as a file is there, and look how each has ended within so many seconds
-    from then on.
+    """Keep trees under way for as long as a file is there, and look how each has ended within so many seconds from then
+    on.
 
     Returns how many were sent and of how many tasks they are, how many failed, and what is to be said of each that
     ended otherwise than it should have, and of each that has not ended.
@@ -114,17 +118,17 @@ def send_trees(going: str, seconds: float) -> dict[str, Any]:
     wrong: list[str] = []
     deadline = float("inf")
     while (sending := Path(going).exists()) or (away and time.monotonic() < deadline):
-        if sending and len(away) < AWAY:
+        while sending and len(away) < AWAY:
             away.append(_send(number))
             number, many = number + 1, many + len(away[-1].tasks)
-        elif not sending:
+        if not sending:
             deadline = min(deadline, time.monotonic() + seconds)
         look(task for sent in away for task in sent.tasks)
         for sent in [each for each in away if _has_ended(each)]:
             away.remove(sent)
             failed += _fails(sent.tree)
             wrong += _faults(sent)
-        time.sleep(EVERY)
+        time.sleep(LOOK)
     return {"trees": number, "tasks": many, "failed": failed, "wrong": wrong, "hung": list(map(_standing, away))}
 
 
