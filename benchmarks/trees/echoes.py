@@ -26,15 +26,15 @@ class Echoing(Broker):
     """
 
     def fetch(self, queues: Sequence[str], limit: int, *, lease: float, consumer: str) -> list[Delivery]:
-        fetch = super().fetch
-        deliveries = fetch(queues, limit, lease=lease, consumer=consumer)
+        # Whatever it is mixed into does it.
+        deliveries = super().fetch(queues, limit, lease=lease, consumer=consumer)  # type: ignore[safe-super]
         self._return([each for each in deliveries if _echoes(each, 0, MEANWHILE)])
         return deliveries
 
     def ack(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        ack = super().ack
         again = [each for each in deliveries if _is_lost(each)]
-        held = {*map(id, self._return(again)), *map(id, ack([each for each in deliveries if not _is_lost(each)]))}
+        done = super().ack([each for each in deliveries if not _is_lost(each)])  # type: ignore[safe-super]
+        held = {*map(id, done), *map(id, self._return(again))}
         return [each for each in deliveries if id(each) in held]
 
     def finish(

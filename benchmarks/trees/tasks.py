@@ -123,7 +123,7 @@ def send_trees(going: str, seconds: float) -> dict[str, Any]:
             number, many = number + 1, many + len(away[-1].tasks)
         if not sending:
             deadline = min(deadline, time.monotonic() + seconds)
-        look(task for sent in away for task in sent.tasks)
+        look([each for sent in away for each in sent.tasks])
         for sent in [each for each in away if _has_ended(each)]:
             away.remove(sent)
             failed += _fails(sent.tree)
@@ -158,7 +158,7 @@ def _groups_of(handle: Any) -> Iterator[GroupResult]:
 
 def _has_ended(sent: Sent) -> bool:
     """Tell whether each of its tasks has ended, and each of its groups: also what was never to run is to say so."""
-    return all(task.known is not None for task in sent.tasks) and all(each.ready() for each in _groups_of(sent.handle))
+    return all(each.known is not None for each in sent.tasks) and all(each.ready() for each in _groups_of(sent.handle))
 
 
 def _fails(tree: Tree | Leaf) -> bool:
@@ -185,7 +185,7 @@ def _faults(sent: Sent) -> Iterable[str]:
 
 def _standing(sent: Sent) -> str:
     """Say how far a tree has come."""
-    tasks = [f"{task.id} {task.state}" for task in sent.tasks if task.known is None]
+    tasks = [f"{each.id} {each.state}" for each in sent.tasks if each.known is None]
     groups = [repr(each.progress()) for each in _groups_of(sent.handle) if not each.ready()]
     return f"{_told(sent)} has not ended: {', '.join(tasks + groups)}"
 
