@@ -203,6 +203,7 @@ def _document(figures: Sequence[Figure], results: Results, asked: argparse.Names
         "machine": {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
         "django": django.get_version(),
         "scale": asked.scale,
+        "kills": asked.kills,
         "versions": results.versions,
         "figures": [{**asdict(figure), "median": figure.median} for figure in figures],
         "absences": [asdict(absence) for absence in results.absences],
