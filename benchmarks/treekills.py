@@ -13,7 +13,7 @@ from benchmarks.figures import Reading
 from benchmarks.place import PLACES
 
 KILLS = 50
-WORKERS = 3
+WORKERS = 4
 
 
 def measure(bench: Bench, scale: float) -> list[Reading]:

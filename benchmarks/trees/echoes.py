@@ -26,10 +26,15 @@ class Echoing(Broker):
     """
 
     def fetch(self, queues: Sequence[str], limit: int, *, lease: float, consumer: str) -> list[Delivery]:
-        # Whatever it is mixed into does it.
-        deliveries = super().fetch(queues, limit, lease=lease, consumer=consumer)  # type: ignore[safe-super]
-        self._return([each for each in deliveries if _echoes(each, 0, MEANWHILE)])
+        deliveries = self._fetch(queues, limit, lease, consumer)
+        if self._return([each for each in deliveries if _echoes(each, 0, MEANWHILE)]):
+            # A broker takes who gives something back to want nothing, until the next fetch.
+            deliveries += self._fetch(queues, limit - len(deliveries), lease, consumer)
         return deliveries
+
+    def _fetch(self, queues: Sequence[str], limit: int, lease: float, consumer: str) -> list[Delivery]:
+        # Whatever it is mixed into does it.
+        return super().fetch(queues, limit, lease=lease, consumer=consumer)  # type: ignore[safe-super]
 
     def ack(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         again = [each for each in deliveries if _is_lost(each)]
