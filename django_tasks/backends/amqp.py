@@ -98,6 +98,8 @@ class AmqpBroker(Broker):
         """The queues that this process has used."""
         self._taken: dict[str, Arrival] = {}
         """What is held here, by task id."""
+        self._more = False
+        """Whether the last fetch gave less than was asked for, and yet there may be more."""
 
     def publish(self, messages: Sequence[Message]) -> None:
         if not messages:
@@ -115,11 +117,13 @@ class AmqpBroker(Broker):
             return []
         self._queues.update(dict.fromkeys(names))
         deliveries: list[Delivery] = []
+        arrivals: Sequence[Arrival] = ()
         for _ in range(_NEXT_LOOKS):
             arrivals = self._ends.receiver.fetch(names, limit)
             deliveries = self._admit(arrivals)
             if deliveries or not arrivals:
                 break
+        self._more = len(deliveries) < limit <= len(arrivals)
         return sorted(deliveries, key=_rank)
 
     def ack(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -176,8 +180,10 @@ class AmqpBroker(Broker):
         names = list(dict.fromkeys(queues))
         if not names:
             return super().wait(queues, timeout, stop)
-        if self._pause.spend(timeout, stop):
-            return False
+        if self._more or self._pause.spend(timeout, stop):
+            # To the receiver it had what it asked for: that sends for no more.
+            more, self._more = self._more, False
+            return more
         try:
             self._release()
             return self._ends.receiver.wait(names, timeout, stop)

@@ -188,6 +188,20 @@ def test_losses_are_counted_however_often_a_worker_dies(rabbit: Rabbit, broker: 
         after_the_cut(broker)
 
 
+def test_who_got_less_than_asked_for_since_some_was_lost_before_is_told_at_once_that_there_is_more(
+    rabbit: Rabbit, broker: AmqpBroker
+):
+    broker.publish(samples(1))
+    gather(broker, 1)
+    cut(broker)
+    after_the_cut(broker)
+    broker.publish(samples(3))
+    other = rabbit.open()
+    assert len(take(other, 2)) == 1, "the lost one went back to be counted"
+    assert other.wait([QUEUE], 0.0, threading.Event())
+    assert len(gather(other, 3)) == 3
+
+
 def test_an_id_that_runs_here_is_not_run_beside_itself(rabbit: Rabbit, broker: AmqpBroker):
     message = sample()
     broker.publish([message, message])
