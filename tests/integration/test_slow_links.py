@@ -104,8 +104,8 @@ def test_a_worker_fetches_no_more_than_comes_before_the_leases_end(narrow: Wire)
         brokers.close()
         results.close()
     assert set(ended(handles)) == {states.SUCCESS}
-    assert set(Counter(stage.begun).values()) == {1}
-    assert worker._fetching.size < 30
+    # Without an end to what it asks for it would get all of it too late, each time again.
+    assert Counter(stage.begun) == dict.fromkeys([handle.id for handle in handles], 1)
 
 
 def test_an_outbox_behind_a_narrow_link_is_relayed_in_smaller_batches(narrow: Wire):
