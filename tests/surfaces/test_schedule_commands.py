@@ -60,7 +60,11 @@ def test_list_says_in_words_when_what_runs_next() -> None:
     assert lines[0].startswith("off  broken  ·  shell.plain  ·  never ever")
     assert "ScheduleError: no" in lines[1]
     assert "on   mine  ·  shell.plain  ·  every 5 minutes" in lines[2]
+    assert lines[0].endswith("next: never")
     told = json.loads(said("schedule", "list", "--json"))
+    soon = datetime.fromisoformat(told[1]["next_run_at"]) - timezone.now()
+    assert told[0]["next_run_at"] is None
+    assert timedelta(0) < soon <= timedelta(minutes=5)
     assert [(one["name"], one["words"], one["enabled"]) for one in told] == [
         ("broken", "never ever", False),
         ("mine", "every 5 minutes", True),
@@ -235,8 +239,9 @@ def _json_of_a_failure() -> str:
 
 
 def test_beat_once_sends_what_is_due_and_ends() -> None:
-    made = row()
-    PeriodicTask.as_they_are.filter(pk=made.pk).update(changed_at=timezone.now() - timedelta(minutes=7))
+    made = row(schedule="every 1 day")
+    # One slot has become due since, whatever time it is.
+    PeriodicTask.as_they_are.filter(pk=made.pk).update(changed_at=timezone.now() - timedelta(days=1))
     out = io.StringIO()
     call_command("beat", "--once", stdout=out)
     assert out.getvalue() == "sent 1\n"

@@ -20,6 +20,7 @@ from django_tasks.connections import home
 from django_tasks.exceptions import DjangoTasksError, ScheduleError
 from django_tasks.models import PeriodicTask
 from django_tasks.schedules import parse
+from django_tasks.timetable import outlook_of
 from django_tasks.transactions import explain
 
 COMING = 5
@@ -75,7 +76,8 @@ class Command(BaseCommand):
             self.stdout.write("There are no periodic tasks.")
         for row in rows:
             state = "on " if row.enabled else "off"
-            coming = row.next_run_at.astimezone().strftime("%Y-%m-%d %H:%M:%S %z") if row.next_run_at else "never"
+            moment = _next(row)
+            coming = moment.astimezone().strftime("%Y-%m-%d %H:%M:%S %z") if moment else "never"
             self.stdout.write(f"{state}  {row.name}  ·  {row.task}  ·  {_words(row)}  ·  next: {coming}")
             if row.error:
                 self.stdout.write(self.style.ERROR(f"     {row.error}"))
@@ -143,6 +145,14 @@ def _named(names: Sequence[str]) -> list[PeriodicTask]:
     return [found[name] for name in dict.fromkeys(names)]
 
 
+def _next(row: PeriodicTask) -> datetime | None:
+    """Return when a periodic task runs next; None if it does not."""
+    if not row.enabled:
+        return None
+    # One that was changed is worked out by the next tick.
+    return row.next_run_at if row.planned else next(iter(outlook_of(row, number=1).runs), None)
+
+
 def _words(row: PeriodicTask) -> str:
     try:
         return schedule_for(row).describe()
@@ -151,13 +161,14 @@ def _words(row: PeriodicTask) -> str:
 
 
 def _document(row: PeriodicTask) -> dict[str, Any]:
+    coming = _next(row)
     return {
         "name": row.name,
         "task": row.task,
         "schedule": row.schedule,
         "words": _words(row),
         "enabled": row.enabled,
-        "next_run_at": row.next_run_at and row.next_run_at.isoformat(),
+        "next_run_at": coming and coming.astimezone(UTC).isoformat(),
         "last_run_at": row.last_run_at and row.last_run_at.isoformat(),
         "total_run_count": row.total_run_count,
         "from_code": row.from_code,
