@@ -30,15 +30,13 @@ from django_tasks.losses import recent
 from django_tasks.models import WorkerNode
 from django_tasks.routing import queues_of
 from django_tasks.transactions import explain
+from django_tasks.worker.presence import HEARD
 
 LONG = 600.0
 """Seconds that a task which could be run may wait before it is worth a word."""
 
 OWN_CONNECTIONS = 4
 """Of a worker beside those of its tasks: for its loop, its heart, and two that listen."""
-
-HEARD = timedelta(seconds=30)
-"""How long a worker counts as alive after it was heard of, at least."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,8 @@ from django.utils import timezone
 from django_tasks.connections import home
 from django_tasks.models import BeatNode, PeriodicTask, WorkerNode
 from django_tasks.transactions import explain
+from django_tasks.worker.presence import HEARD
 
-HEARD = timedelta(seconds=30)
-"""How long a worker or a beat counts as alive after it was heard of."""
 LATE = timedelta(seconds=30)
 """How long after its time a periodic task may be sent without a word."""
 

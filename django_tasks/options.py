@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import Enum
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, Protocol, TypedDict
 
 from django_tasks.compression import COMPRESSIONS
 from django_tasks.message import ENQUEUE, PRIORITY_MAX, PRIORITY_MIN, Enqueue
@@ -89,6 +89,19 @@ class CallOptions(TypedDict, total=False):
     group_index: int | None
     timeout: float | None
     """Of a group or a chord alone."""
+
+
+class Call(Protocol):
+    """A call of a task, as far as a message is made of it."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def args(self) -> tuple[Any, ...]: ...
+    @property
+    def kwargs(self) -> dict[str, Any]: ...
+    @property
+    def options(self) -> Mapping[str, Any]: ...
 
 
 class RetryOptions(TypedDict, total=False):

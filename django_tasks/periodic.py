@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from django_tasks import conf, signals
 from django_tasks.exceptions import ConfigurationError, ScheduleError
 from django_tasks.message import NAME_LENGTH
+from django_tasks.options import Call
 from django_tasks.schedules import Schedule, every, parse
 
 When = Schedule | str | timedelta | float
@@ -84,19 +85,6 @@ class Entry:
         return f"The periodic task {self.name[:80]!r}"
 
 
-class Called(Protocol):
-    """A signature, as far as it is needed here."""
-
-    @property
-    def task(self) -> str: ...
-    @property
-    def args(self) -> tuple[Any, ...]: ...
-    @property
-    def kwargs(self) -> dict[str, Any]: ...
-    @property
-    def options(self) -> Mapping[str, Any]: ...
-
-
 declared: dict[str, Entry] = {}
 """Entries by name, but for those of the settings."""
 
@@ -105,7 +93,7 @@ _FROM_CALL = frozenset({"queue", "priority", "headers", "expires"})
 _SETTING_KEYS = frozenset(entry.name for entry in fields(Entry)) - {"name"} | {"options"}
 
 
-def add_periodic_task(schedule: When, call: Called, *, name: str = "", **options: Unpack[EntryOptions]) -> Entry:
+def add_periodic_task(schedule: When, call: Call, *, name: str = "", **options: Unpack[EntryOptions]) -> Entry:
     """Have a call sent whenever a schedule says so: in `AppConfig.ready()`, or where tasks are declared.
 
     Its name is that of the task unless given; an entry of the same name is replaced. Options of the call that a

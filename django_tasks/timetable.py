@@ -24,12 +24,12 @@ from django_tasks.beat.slots import Terms, upcoming
 from django_tasks.connections import home
 from django_tasks.display import free_text
 from django_tasks.exceptions import ScheduleError
-from django_tasks.health import HEARD
 from django_tasks.message import new_id
 from django_tasks.models import BeatNode, PeriodicTask
 from django_tasks.schedules import Crontab, parse
 from django_tasks.schedules.wallclock import key_of
 from django_tasks.transactions import retrying
+from django_tasks.worker.presence import HEARD
 
 _log = logging.getLogger("django_tasks.beat")
 

@@ -18,9 +18,9 @@ from django.utils.translation import gettext_lazy
 from django_tasks.admin.filters import OutcomeFilter, PeriodicFilter
 from django_tasks.admin.page import LABEL, TaskPage, badge, moment
 from django_tasks.display import free_text, from_now, moment_text, span
-from django_tasks.health import HEARD
 from django_tasks.listing import Listing, RunCriteria, find_runs
 from django_tasks.models import BeatNode, ScheduledRun
+from django_tasks.worker.presence import HEARD
 
 _KINDS = {
     ScheduledRun.Outcome.SENT: "busy",

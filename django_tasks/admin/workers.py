@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -19,9 +19,7 @@ from django_tasks.admin.page import TaskPage, badge
 from django_tasks.display import moment_text, span
 from django_tasks.listing import Listing, message_databases
 from django_tasks.models import WorkerNode
-
-ALIVE = timedelta(seconds=30)
-"""A worker that has not been heard of for longer has lost its leases too."""
+from django_tasks.worker.presence import HEARD
 
 
 @admin.register(WorkerNode)
@@ -52,7 +50,7 @@ class WorkerNodePage(TaskPage):
     def alive(self, row: WorkerNode) -> str:
         if row.status == WorkerNode.Status.OFFLINE:
             return badge("quiet", row.get_status_display())
-        if timezone.now() - row.heartbeat_at > ALIVE:
+        if timezone.now() - row.heartbeat_at > HEARD:
             return badge("bad", _("lost"))
         return badge("good" if row.status == WorkerNode.Status.RUNNING else "warn", row.get_status_display())
 

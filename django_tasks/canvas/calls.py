@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from django.apps import apps
 from django.utils import timezone
@@ -16,7 +16,7 @@ from django_tasks.connections import results
 from django_tasks.context import Request, current_request
 from django_tasks.encryption import conceal
 from django_tasks.message import Message, new_id, valid_id
-from django_tasks.options import CALL_OPTIONS, CallOptions, TaskOptions, check_call
+from django_tasks.options import CALL_OPTIONS, Call, CallOptions, TaskOptions, check_call
 from django_tasks.outline import checked_name, origin, outline_of
 from django_tasks.plan import Place, place_from
 from django_tasks.registry import tasks
@@ -31,19 +31,6 @@ USED_UP = ("gather", "failed")
 _IDENTITY = frozenset({"task_id", "group_id", "group_index"})
 _UNDECLARED = TaskOptions()
 _FOREVER = timedelta(days=365_000)
-
-
-class Call(Protocol):
-    """What a message is made of."""
-
-    @property
-    def task(self) -> str: ...
-    @property
-    def args(self) -> tuple[Any, ...]: ...
-    @property
-    def kwargs(self) -> dict[str, Any]: ...
-    @property
-    def options(self) -> Mapping[str, Any]: ...
 
 
 class Lineage(NamedTuple):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.core.checks import CheckMessage
@@ -152,15 +153,8 @@ class RedisStore(ResultStore):
     def expire(self, before: datetime, limit: int = 1000) -> int:
         """Remove results that ended before a time: they would go by themselves, but not before their time is over, and
         they leave their names behind."""
-        removed = 0
         with asking():
-            for base in self._places.all():
-                while removed < limit:
-                    number, gone = self._run("expire", base, [microseconds(before), limit - removed])
-                    removed += number
-                    if not gone:
-                        break
-        return removed
+            return self._places.expire(partial(self._run, "expire"), before, limit)
 
     def close(self) -> None:
         with self._lock:

@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hmac import compare_digest
 from typing import Any
 
@@ -17,7 +18,7 @@ from django_tasks.exceptions import DecodeError
 from django_tasks.plan import NOTHING, Group, Part, Place, Plan, place_from
 from django_tasks.protocol import dump_plan, load_plan
 from django_tasks.redis_servers import Redis
-from django_tasks.results.fields import microseconds, packed, to_bytes, unpacked
+from django_tasks.results.fields import packed, to_bytes, unpacked
 from django_tasks.results.groups import GRACE, MISSING, Ended, Groups, Progress, failure_from, failure_text, lateness
 from django_tasks.results.lua import GROUPS
 from django_tasks.results.redis_places import IDS, Places, asking, chunks, itself, lives, pieces
@@ -154,15 +155,8 @@ class RedisGroups(Groups):
             return sum(self._run("forget", base, list(map(to_bytes, chunk))) for base, chunk in self._chunks(ids))
 
     def expire(self, before: datetime, limit: int = 100) -> int:
-        removed = 0
         with asking():
-            for base in self._places.all():
-                while removed < limit:
-                    number, gone = self._run("expire", base, [microseconds(before), limit - removed])
-                    removed += number
-                    if not gone:
-                        break
-        return removed
+            return self._places.expire(partial(self._run, "expire"), before, limit)
 
     def _chunks(self, ids: Sequence[str]) -> Iterator[tuple[bytes, Sequence[str]]]:
         for base, mine in self._places.parted(list(dict.fromkeys(ids)), itself):

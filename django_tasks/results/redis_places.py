@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from zlib import crc32
 
 from django_tasks.exceptions import StoreUnavailable
 from django_tasks.redis_servers import RedisFailed
-from django_tasks.results.fields import to_bytes
+from django_tasks.results.fields import microseconds, to_bytes
 
 T = TypeVar("T")
 
@@ -53,6 +53,18 @@ class Places:
         for item in items:
             found.setdefault(self.of(id_of(item)), []).append(item)
         return iter(found.items())
+
+    def expire(self, run: Callable[[bytes, Sequence[Any]], Any], before: datetime, limit: int) -> int:
+        """Remove what ended before a time, by a script that is given each beginning until it finds no more there;
+        return how much that was."""
+        removed = 0
+        for base in self.all():
+            while removed < limit:
+                number, gone = run(base, [microseconds(before), limit - removed])
+                removed += number
+                if not gone:
+                    break
+        return removed
 
 
 def itself(item_id: str) -> str:

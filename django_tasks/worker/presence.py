@@ -20,6 +20,9 @@ from django_tasks.transactions import retrying
 
 _log = logging.getLogger("django_tasks.worker")
 
+HEARD = timedelta(seconds=30)
+"""How long a worker or a beat counts as alive after it was heard of: one that has been silent for longer has lost its
+leases too."""
 STALE = timedelta(days=1)
 
 

@@ -8,23 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
 from django_tasks.beat.celery_tables import brought_over
 from django_tasks.beat.entries import synchronize
 from django_tasks.beat.manual import run_now
-from django_tasks.beat.tick import schedule_for
+from django_tasks.beat.slots import Terms
 from django_tasks.connections import home
-from django_tasks.exceptions import DjangoTasksError, ScheduleError
+from django_tasks.exceptions import DjangoTasksError
 from django_tasks.models import PeriodicTask
-from django_tasks.schedules import parse
-from django_tasks.timetable import outlook_of
+from django_tasks.timetable import AHEAD, outlook, outlook_of
 from django_tasks.transactions import explain
-
-COMING = 5
-"""How many runs `next` tells of."""
 
 
 class Command(BaseCommand):
@@ -108,15 +103,14 @@ class Command(BaseCommand):
 
     def next(self, options: dict[str, Any]) -> None:
         """Say when a schedule is due."""
-        schedule = parse(options["text"]).within(options["timezone"] or settings.TIME_ZONE or "UTC")
-        self.stdout.write(str(schedule))
-        at: datetime | None = datetime.now(UTC)
-        for _ in range(COMING):
-            at = None if at is None else schedule.next(at)
-            if at is None:
-                self.stdout.write("  never again")
-                break
-            self.stdout.write(f"  {at.astimezone().strftime('%a %Y-%m-%d %H:%M:%S %z')}")
+        found = outlook(options["text"], options["timezone"], Terms())
+        if found.error:
+            raise CommandError(found.error)
+        self.stdout.write(found.words)
+        for moment in found.runs:
+            self.stdout.write(f"  {moment.astimezone().strftime('%a %Y-%m-%d %H:%M:%S %z')}")
+        if len(found.runs) < AHEAD:
+            self.stdout.write("  never again")
 
     def sync(self, options: dict[str, Any]) -> None:
         """Write what the code declares."""
@@ -154,10 +148,7 @@ def _next(row: PeriodicTask) -> datetime | None:
 
 
 def _words(row: PeriodicTask) -> str:
-    try:
-        return schedule_for(row).describe()
-    except ScheduleError:
-        return row.schedule
+    return outlook_of(row, number=0).words or row.schedule
 
 
 def _document(row: PeriodicTask) -> dict[str, Any]:
